@@ -1,0 +1,1 @@
+"""Pure values and algebra of the Kubernetes API: metadata, quantities, selectors, patches, errors."""

@@ -1,0 +1,1 @@
+"""HTTP in, storage out: the Kubernetes API."""

@@ -1,0 +1,1 @@
+"""The p8s command, one module per subcommand."""

@@ -1,0 +1,1 @@
+"""What every component uses to talk to the API: transport, typed client, caches, controller loop."""

@@ -1,0 +1,1 @@
+"""The composition root: decides which parts run in which process, and starts them in order."""

@@ -1,0 +1,1 @@
+"""One module per controller; each keeps one promise of the API true."""

@@ -1,0 +1,1 @@
+"""The node agent: turns the pods bound to this node into containers."""

@@ -1,0 +1,1 @@
+"""What makes Services work: packet rules, pod network, DNS."""

@@ -1,0 +1,1 @@
+"""Decides which node runs a pod, and can say why not."""

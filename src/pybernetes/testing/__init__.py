@@ -1,0 +1,1 @@
+"""The public test kit: a whole cluster in memory, under virtual time."""
