@@ -187,7 +187,9 @@ def annotation_of(schema: Json) -> str:
         return f"tuple[{annotation_of(schema['items'])}, ...]"
     if kind == "object":
         if "additionalProperties" in schema:
-            return f"dict[str, {annotation_of(schema['additionalProperties'])}]"
+            value = annotation_of(schema["additionalProperties"])
+            # Only a moment has no empty value of its own.
+            return f"dict[str, {value + ' | None' if value == 'datetime' else value}]"
         return "Any"
     plain = {"string": "str", "integer": "int", "boolean": "bool", "number": "float"}
     return plain[str(kind)]

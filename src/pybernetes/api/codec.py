@@ -41,7 +41,22 @@ def decode(kind: type[T], data: bytes | bytearray | memoryview | str) -> T:
     decoder = _DECODERS.get(kind)
     if decoder is None:
         decoder = _DECODERS[kind] = msgspec.json.Decoder(kind)
-    value: T = decoder.decode(data)
+    value: T
+    try:
+        value = decoder.decode(data)
+    except msgspec.ValidationError as error:
+        if "got `null`" not in str(error):
+            raise
+        value = msgspec.convert(_without_nulls(msgspec.json.decode(data)), kind)
+    return value
+
+
+def _without_nulls(value: Any) -> Any:
+    """Null means absent: Go writes it for lists and maps that were never made."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value if item is not None]
     return value
 
 
@@ -52,7 +67,12 @@ def encode(obj: object) -> bytes:
 
 def from_dict(kind: type[T], value: object) -> T:
     """An object of ``kind`` from plain JSON values. Raises ValueError for what does not fit."""
-    return msgspec.convert(value, kind)
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        if "got `null`" not in str(error):
+            raise
+        return msgspec.convert(_without_nulls(value), kind)
 
 
 def to_dict(obj: object) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class PodDisruptionBudgetSpec(Struct, frozen=True, kw_only=True):
 
 class PodDisruptionBudgetStatus(Struct, frozen=True, kw_only=True):
     observed_generation: int = 0
-    disrupted_pods: dict[str, datetime] = field(default_factory=dict)
+    disrupted_pods: dict[str, datetime | None] = field(default_factory=dict)
     disruptions_allowed: int = 0
     current_healthy: int = 0
     desired_healthy: int = 0
