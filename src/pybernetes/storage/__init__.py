@@ -1,1 +1,45 @@
-"""A revisioned key-value store with the semantics of etcd."""
+"""A revisioned key-value store with the semantics of etcd.
+
+`Store` is the interface and `docs/storage.md` the manual. `MemoryStore` is for
+tests and simulation. Only the API server, the composition root and the test kit
+may import this package; everybody else talks to the API.
+"""
+
+from __future__ import annotations
+
+from pybernetes.storage.memory import HistoryLimits, MemoryStore
+from pybernetes.storage.store import (
+    Change,
+    Compacted,
+    Durability,
+    FutureRevision,
+    KeyNotFound,
+    KeyValue,
+    Problem,
+    Range,
+    RevisionMismatch,
+    Store,
+    StoreClosed,
+    StoreError,
+    StoreFailed,
+    Subscription,
+)
+
+__all__ = [
+    "Change",
+    "Compacted",
+    "Durability",
+    "FutureRevision",
+    "HistoryLimits",
+    "KeyNotFound",
+    "KeyValue",
+    "MemoryStore",
+    "Problem",
+    "Range",
+    "RevisionMismatch",
+    "Store",
+    "StoreClosed",
+    "StoreError",
+    "StoreFailed",
+    "Subscription",
+]
