@@ -9,6 +9,9 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+# Each test runs a whole pytest session.
+pytestmark = pytest.mark.slow
+
 HEADER = """
 import asyncio, contextlib, pytest, random as random_module
 """
@@ -213,7 +216,6 @@ async def test_it(): pass
     result.stdout.fnmatch_lines(["*async def functions are not natively supported*"])
 
 
-@pytest.mark.slow
 def test_loading_the_plugin_imports_nothing_heavy() -> None:
     code = (
         "import pytest, sys; before = set(sys.modules); import pybernetes.testing.pytest_plugin;"
