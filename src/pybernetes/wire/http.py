@@ -38,6 +38,10 @@ class BodyTooLarge(WireError):
         self.limit = limit
 
 
+class BodyTimeout(WireError):
+    """The body has stopped arriving."""
+
+
 class ConnectionClosed(WireError, ConnectionError):
     """The other side went away before the message was complete."""
 

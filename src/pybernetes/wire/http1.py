@@ -1,0 +1,54 @@
+"""How HTTP/1.1 looks in bytes: message heads and chunks, the same for both sides.
+
+Pure functions. Rule: no header of ours ever smuggles a line break; what would
+contain one is an error of the caller and raises ValueError.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pybernetes.wire.http import REASON_PHRASES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+_STATUS_LINES = {
+    status: f"HTTP/1.1 {status} {phrase}\r\n" for status, phrase in REASON_PHRASES.items()
+}
+
+
+def response_head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
+    """Status line and header fields, with the empty line that ends them."""
+    line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
+    return _head(line, fields)
+
+
+def request_head(method: str, target: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    if not (method.isalpha() and target.isascii() and target.isprintable()) or " " in target:
+        raise ValueError(f"not a request line: {method} {target!r}")
+    return _head(f"{method} {target} HTTP/1.1\r\n", fields)
+
+
+def _head(first_line: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    lines = [f"{name}: {value}\r\n" for name, value in fields]
+    head = f"{first_line}{''.join(lines)}\r\n"
+    # Each line has one break of ours; any other came in with a name or value.
+    if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2:
+        raise ValueError("a header field contains a line break")
+    return head.encode()
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def decode_field(raw: bytes) -> str:
+    """Header bytes as text: UTF-8 as we and Go write it, else Latin-1 as the RFC has it."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
