@@ -38,6 +38,7 @@ from pybernetes.wire.http import (
     Connection,
     ConnectionClosed,
     Headers,
+    ProtocolError,
     Request,
     Response,
 )
@@ -410,7 +411,7 @@ class HttpConnection:
         self._rejected = _plain_answer(status, text)
         self._is_last = True
         self._in_head = False
-        self._fail_body(ConnectionClosed("the request is malformed"))
+        self._fail_body(ProtocolError(text))
         if self._task is None:
             self._next()
 
@@ -500,6 +501,8 @@ class HttpConnection:
             return _plain_answer(413, str(error))
         except BodyTimeout as error:
             return _plain_answer(408, str(error))
+        except ProtocolError as error:
+            return _plain_answer(400, str(error))
         except ConnectionClosed:
             if self.channel.lost or self._eof:
                 return None
