@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .model import build
+from .supplement import supplement
 from .write_index import write_index
+from .write_tables import static_defaults, write_protobuf_table, write_schema_table
 from .write_types import write_types
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,12 +20,28 @@ API = ROOT / "src" / "pybernetes" / "api"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="apigen", description=__doc__)
     parser.add_argument("--facts", type=Path, required=True, help="folder of the fact files")
-    facts: Path = parser.parse_args().facts
+    parser.add_argument("--out", type=Path, default=API, help="the api package to write into")
+    arguments = parser.parse_args()
+    generate(arguments.facts, arguments.out)
+
+
+def generate(facts: Path, out: Path) -> None:
     resources = _load(facts, "resources.json")
     version: str = resources["kubernetes"]
-    model = build(_load(facts, f"schema_{version}.json"), _load(facts, "protobuf_fields.json"))
-    write_types(model, API / "types", version)
-    write_index(model, resources, API / "types", version)
+    schema = _load(facts, f"schema_{version}.json")
+    protobuf = _load(facts, "protobuf_fields.json")
+    unpublished = supplement(protobuf)
+    model = build({**schema, **unpublished}, protobuf)
+    write_types(model, out / "types", version)
+    write_index(model, resources, out / "types", version)
+    write_schema_table(
+        schema,
+        unpublished,
+        _load(facts, f"enums_{version}.json")["enums"],
+        static_defaults(_load(facts, f"static_defaults_{version}.json")),
+        out / "tables" / "schema.json",
+    )
+    write_protobuf_table(protobuf, out / "tables" / "protobuf.json")
 
 
 def _load(facts: Path, name: str) -> Any:

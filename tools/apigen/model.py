@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import gotypes
-from .names import attribute_of, class_of, module_of
+from .names import attribute_of, class_of, definition_of, module_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,19 +71,20 @@ class Model:
 def build(schema: Mapping[str, Json], protobuf: Mapping[str, list[Any]]) -> Model:
     model = Model()
     by_module: dict[str, dict[str, Definition]] = {}
+    messages = {definition_of(message): entries for message, entries in protobuf.items()}
     for identity in sorted(schema):
         if identity not in SCALARS:
-            definition = _definition(identity, schema[identity], _order_of(identity, protobuf))
+            definition = _definition(identity, schema[identity], _order_of(identity, messages))
             by_module.setdefault(definition.module, {})[identity] = definition
     for module, definitions in sorted(by_module.items()):
         model.modules[module] = list(_makers_first(definitions))
     return model
 
 
-def _order_of(identity: str, protobuf: Mapping[str, list[Any]]) -> dict[str, int]:
+def _order_of(identity: str, messages: Mapping[str, list[Any]]) -> dict[str, int]:
     """Fields in the order of their protobuf numbers, which is that of the Go source."""
-    name = identity.replace("io.k8s.", "k8s.io.", 1).replace("-", "_")
-    return {entry[1]: entry[0] for entry in protobuf.get(name, [])}
+    entries = messages.get(identity, [])
+    return {entry[1]: entry[0] for entry in entries}
 
 
 def _definition(identity: str, schema: Json, order: Mapping[str, int]) -> Definition:

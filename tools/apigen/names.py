@@ -55,3 +55,9 @@ def module_of(definition: str) -> str:
 
 def class_of(definition: str) -> str:
     return definition.rpartition(".")[2]
+
+
+def definition_of(message: str) -> str:
+    """The definition a protobuf message stands for: the package is turned round."""
+    package, _, name = message.rpartition(".")
+    return f"{package.replace('k8s.io.', 'io.k8s.', 1).replace('_', '-')}.{name}"

@@ -67,6 +67,7 @@ KINDS: tuple[KindInfo, ...] = (
         preferred=True,
     ),
     KindInfo("", "v1", "ConfigMapList", "core_v1", "ConfigMapList"),
+    KindInfo("", "v1", "CreateOptions", "meta_v1", "CreateOptions"),
     KindInfo("", "v1", "DeleteOptions", "meta_v1", "DeleteOptions"),
     KindInfo(
         "", "v1", "Endpoints", "core_v1", "Endpoints",
@@ -94,6 +95,7 @@ KINDS: tuple[KindInfo, ...] = (
         preferred=True,
     ),
     KindInfo("", "v1", "EventList", "core_v1", "EventList"),
+    KindInfo("", "v1", "GetOptions", "meta_v1", "GetOptions"),
     KindInfo(
         "", "v1", "LimitRange", "core_v1", "LimitRange",
         plural="limitranges", singular="limitrange",
@@ -107,6 +109,7 @@ KINDS: tuple[KindInfo, ...] = (
         preferred=True,
     ),
     KindInfo("", "v1", "LimitRangeList", "core_v1", "LimitRangeList"),
+    KindInfo("", "v1", "ListOptions", "meta_v1", "ListOptions"),
     KindInfo(
         "", "v1", "Namespace", "core_v1", "Namespace",
         plural="namespaces", singular="namespace",
@@ -141,6 +144,8 @@ KINDS: tuple[KindInfo, ...] = (
         preferred=True,
     ),
     KindInfo("", "v1", "NodeList", "core_v1", "NodeList"),
+    KindInfo("", "v1", "NodeProxyOptions", "core_v1", "NodeProxyOptions"),
+    KindInfo("", "v1", "PatchOptions", "meta_v1", "PatchOptions"),
     KindInfo(
         "", "v1", "PersistentVolume", "core_v1", "PersistentVolume",
         plural="persistentvolumes", singular="persistentvolume",
@@ -198,7 +203,12 @@ KINDS: tuple[KindInfo, ...] = (
         storage_version_hash="xPOwRZ+Yhw8=",
         preferred=True,
     ),
+    KindInfo("", "v1", "PodAttachOptions", "core_v1", "PodAttachOptions"),
+    KindInfo("", "v1", "PodExecOptions", "core_v1", "PodExecOptions"),
     KindInfo("", "v1", "PodList", "core_v1", "PodList"),
+    KindInfo("", "v1", "PodLogOptions", "core_v1", "PodLogOptions"),
+    KindInfo("", "v1", "PodPortForwardOptions", "core_v1", "PodPortForwardOptions"),
+    KindInfo("", "v1", "PodProxyOptions", "core_v1", "PodProxyOptions"),
     KindInfo(
         "", "v1", "PodTemplate", "core_v1", "PodTemplate",
         plural="podtemplates", singular="podtemplate",
@@ -291,7 +301,9 @@ KINDS: tuple[KindInfo, ...] = (
     ),
     KindInfo("", "v1", "ServiceAccountList", "core_v1", "ServiceAccountList"),
     KindInfo("", "v1", "ServiceList", "core_v1", "ServiceList"),
+    KindInfo("", "v1", "ServiceProxyOptions", "core_v1", "ServiceProxyOptions"),
     KindInfo("", "v1", "Status", "meta_v1", "Status"),
+    KindInfo("", "v1", "UpdateOptions", "meta_v1", "UpdateOptions"),
     KindInfo("", "v1", "WatchEvent", "meta_v1", "WatchEvent"),
     KindInfo(
         "apiregistration.k8s.io", "v1", "APIService", "apiregistration_v1", "APIService",
@@ -1411,4 +1423,9 @@ KINDS: tuple[KindInfo, ...] = (
         preferred=True,
     ),
     KindInfo("lifecycle.k8s.io", "v1alpha1", "EvictionRequestList", "lifecycle_v1alpha1", "EvictionRequestList"),
+    KindInfo("admission.k8s.io", "v1", "AdmissionReview", "admission_v1", "AdmissionReview"),
+    KindInfo("apidiscovery.k8s.io", "v2", "APIGroupDiscovery", "apidiscovery_v2", "APIGroupDiscovery"),
+    KindInfo("apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList", "apidiscovery_v2", "APIGroupDiscoveryList"),
+    KindInfo("meta.k8s.io", "v1", "PartialObjectMetadata", "meta_v1", "PartialObjectMetadata"),
+    KindInfo("meta.k8s.io", "v1", "PartialObjectMetadataList", "meta_v1", "PartialObjectMetadataList"),
 )

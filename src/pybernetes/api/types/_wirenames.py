@@ -23,6 +23,7 @@ WIRE_NAMES: dict[str, str] = {
     "host_pid": "hostPID",
     "image_id": "imageID",
     "insecure_skip_tls_verify": "insecureSkipTLSVerify",
+    "insecure_skip_tls_verify_backend": "insecureSkipTLSVerifyBackend",
     "load_balancer_ip": "loadBalancerIP",
     "machine_id": "machineID",
     "node_id": "nodeID",

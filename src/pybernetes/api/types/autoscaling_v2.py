@@ -29,7 +29,7 @@ class ContainerResourceMetricSource(Struct, frozen=True, kw_only=True):
 class MetricValueStatus(Struct, frozen=True, kw_only=True):
     value: Quantity = ""
     average_value: Quantity = ""
-    average_utilization: int = 0
+    average_utilization: int | None = None
 
 
 class ContainerResourceMetricStatus(Struct, frozen=True, kw_only=True):

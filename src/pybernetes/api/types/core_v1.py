@@ -860,6 +860,12 @@ class NodePodPreemptionPolicy(Struct, frozen=True, kw_only=True):
     disable_resize_preemption: tuple[str, ...] = ()
 
 
+class NodeProxyOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("NodeProxyOptions")
+    api_version: str = always("v1")
+    path: str = ""
+
+
 class NodeRuntimeHandler(Struct, frozen=True, kw_only=True):
     name: str = ""
     features: NodeRuntimeHandlerFeatures | None = None
@@ -886,7 +892,7 @@ class NodeSelectorTerm(Struct, frozen=True, kw_only=True):
 
 
 class NodeSwapStatus(Struct, frozen=True, kw_only=True):
-    capacity: int = 0
+    capacity: int | None = None
 
 
 class ObjectFieldSelector(Struct, frozen=True, kw_only=True):
@@ -1116,6 +1122,16 @@ class PodAntiAffinity(Struct, frozen=True, kw_only=True):
     preferred_during_scheduling_ignored_during_execution: tuple[WeightedPodAffinityTerm, ...] = ()
 
 
+class PodAttachOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("PodAttachOptions")
+    api_version: str = always("v1")
+    stdin: bool | None = None
+    stdout: bool | None = None
+    stderr: bool | None = None
+    tty: bool | None = None
+    container: str = ""
+
+
 class PodCertificateProjection(Struct, frozen=True, kw_only=True):
     signer_name: str = always("")
     key_type: str = always("")
@@ -1148,6 +1164,17 @@ class PodDNSConfigOption(Struct, frozen=True, kw_only=True):
     value: str | None = None
 
 
+class PodExecOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("PodExecOptions")
+    api_version: str = always("v1")
+    stdin: bool | None = None
+    stdout: bool | None = None
+    stderr: bool | None = None
+    tty: bool | None = None
+    container: str = ""
+    command: tuple[str, ...] = ()
+
+
 class PodExtendedResourceClaimStatus(Struct, frozen=True, kw_only=True):
     request_mappings: tuple[ContainerExtendedResourceRequest, ...] = always(())
     resource_claim_name: str = always("")
@@ -1164,8 +1191,35 @@ class PodList(Struct, frozen=True, kw_only=True):
     items: tuple[Pod, ...] = always(())
 
 
+class PodLogOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("PodLogOptions")
+    api_version: str = always("v1")
+    container: str = ""
+    follow: bool | None = None
+    previous: bool | None = None
+    since_seconds: int | None = None
+    since_time: datetime | None = None
+    timestamps: bool | None = None
+    tail_lines: int | None = None
+    limit_bytes: int | None = None
+    insecure_skip_tls_verify_backend: bool | None = None
+    stream: str = ""
+
+
 class PodOS(Struct, frozen=True, kw_only=True):
     name: str = always("")
+
+
+class PodPortForwardOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("PodPortForwardOptions")
+    api_version: str = always("v1")
+    ports: tuple[int, ...] = ()
+
+
+class PodProxyOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("PodProxyOptions")
+    api_version: str = always("v1")
+    path: str = ""
 
 
 class PodReadinessGate(Struct, frozen=True, kw_only=True):
@@ -1569,6 +1623,12 @@ class ServicePort(Struct, frozen=True, kw_only=True):
     target_port: IntOrString | None = None
     node_port: int | None = None
     app_protocol: str = ""
+
+
+class ServiceProxyOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("ServiceProxyOptions")
+    api_version: str = always("v1")
+    path: str = ""
 
 
 class SessionAffinityConfig(Struct, frozen=True, kw_only=True):

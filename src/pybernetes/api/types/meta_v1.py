@@ -65,6 +65,14 @@ class Condition(Struct, frozen=True, kw_only=True):
     message: str = always("")
 
 
+class CreateOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("CreateOptions")
+    api_version: str = always("v1")
+    dry_run: tuple[str, ...] = ()
+    field_manager: str = ""
+    field_validation: str = ""
+
+
 class DeleteOptions(Struct, frozen=True, kw_only=True):
     kind: str = always("DeleteOptions")
     api_version: str = always("v1")
@@ -82,8 +90,26 @@ class FieldSelectorRequirement(Struct, frozen=True, kw_only=True):
     values: tuple[str, ...] = ()
 
 
+class GetOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("GetOptions")
+    api_version: str = always("v1")
+    resource_version: str = ""
+
+
 class GroupResource(Struct, frozen=True, kw_only=True):
     group: str = always("")
+    resource: str = always("")
+
+
+class GroupVersionKind(Struct, frozen=True, kw_only=True):
+    group: str = always("")
+    version: str = always("")
+    kind: str = always("")
+
+
+class GroupVersionResource(Struct, frozen=True, kw_only=True):
+    group: str = always("")
+    version: str = always("")
     resource: str = always("")
 
 
@@ -104,6 +130,22 @@ class ListMeta(Struct, frozen=True, kw_only=True):
     continue_: str = ""
     remaining_item_count: int | None = None
     shard_info: ShardInfo | None = None
+
+
+class ListOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("ListOptions")
+    api_version: str = always("v1")
+    label_selector: str = ""
+    field_selector: str = ""
+    watch: bool | None = None
+    resource_version: str = ""
+    timeout_seconds: int | None = None
+    limit: int | None = None
+    continue_: str = ""
+    allow_watch_bookmarks: bool | None = None
+    resource_version_match: str = ""
+    send_initial_events: bool | None = None
+    shard_selector: str = ""
 
 
 class ManagedFieldsEntry(Struct, frozen=True, kw_only=True):
@@ -141,6 +183,28 @@ class OwnerReference(Struct, frozen=True, kw_only=True):
     api_version: str = always("")
     controller: bool | None = None
     block_owner_deletion: bool | None = None
+
+
+class PartialObjectMetadata(Struct, frozen=True, kw_only=True):
+    kind: str = always("PartialObjectMetadata")
+    api_version: str = always("meta.k8s.io/v1")
+    metadata: ObjectMeta = new(ObjectMeta)
+
+
+class PartialObjectMetadataList(Struct, frozen=True, kw_only=True):
+    kind: str = always("PartialObjectMetadataList")
+    api_version: str = always("meta.k8s.io/v1")
+    metadata: ListMeta = new(ListMeta)
+    items: tuple[PartialObjectMetadata, ...] = always(())
+
+
+class PatchOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("PatchOptions")
+    api_version: str = always("v1")
+    dry_run: tuple[str, ...] = ()
+    force: bool | None = None
+    field_manager: str = ""
+    field_validation: str = ""
 
 
 class Preconditions(Struct, frozen=True, kw_only=True):
@@ -181,6 +245,14 @@ class StatusDetails(Struct, frozen=True, kw_only=True):
     causes: tuple[StatusCause, ...] = ()
     retry_after_seconds: int | None = None
     uid: str = ""
+
+
+class UpdateOptions(Struct, frozen=True, kw_only=True):
+    kind: str = always("UpdateOptions")
+    api_version: str = always("v1")
+    dry_run: tuple[str, ...] = ()
+    field_manager: str = ""
+    field_validation: str = ""
 
 
 class WatchEvent(Struct, frozen=True, kw_only=True):

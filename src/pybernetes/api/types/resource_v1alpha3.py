@@ -61,11 +61,11 @@ class PoolStatus(Struct, frozen=True, kw_only=True):
     driver: str = always("")
     pool_name: str = always("")
     node_name: str = ""
-    total_devices: int = 0
-    allocated_devices: int = 0
-    available_devices: int = 0
-    unavailable_devices: int = 0
-    resource_slice_count: int = 0
+    total_devices: int | None = None
+    allocated_devices: int | None = None
+    available_devices: int | None = None
+    unavailable_devices: int | None = None
+    resource_slice_count: int | None = None
     generation: int = always(0)
     validation_error: str = ""
     partition_summary: tuple[PartitionTypeStatus, ...] = ()

@@ -14,7 +14,7 @@ class PriorityClass(Struct, frozen=True, kw_only=True):
     kind: str = always("PriorityClass")
     api_version: str = always("scheduling.k8s.io/v1")
     metadata: ObjectMeta = new(ObjectMeta)
-    value: int | None = None
+    value: int = always(0)
     global_default: bool | None = None
     description: str = ""
     preemption_policy: str = ""
