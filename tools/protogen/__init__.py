@@ -1,0 +1,1 @@
+"""Writes .proto files from tables of field numbers, and the Python modules from them."""
