@@ -66,6 +66,7 @@ class Channel(asyncio.BufferedProtocol):
     """One connected socket. Not to be used before on_open."""
 
     __slots__ = (
+        "_ended",
         "_failure",
         "_plain",
         "_received",
@@ -95,6 +96,8 @@ class Channel(asyncio.BufferedProtocol):
         # We have begun to close: nothing more is written.
         self.closing = False
         self.lost = False
+        # Our direction has ended: nothing more can be written.
+        self._ended = False
         # Why TLS came to nothing; what on_lost is told.
         self._failure: ssl.SSLError | None = None
         self._tls = tls
@@ -168,7 +171,7 @@ class Channel(asyncio.BufferedProtocol):
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
-        if self.closing or not data:
+        if self.closing or self._ended or not data:
             return
         transport, tls = self._transport, self._tls
         assert transport is not None
@@ -195,18 +198,19 @@ class Channel(asyncio.BufferedProtocol):
 
     def write_eof(self) -> None:
         """End our direction: TLS first, then TCP. Reading goes on."""
-        if self.closing or self._transport is None:
+        if self.closing or self._ended or self._transport is None:
             return
         if self._tls is not None:
             self._transport.write(self._tls.end())
         self._transport.write_eof()
+        self._ended = True
 
     def close(self) -> None:
         """Send what is unsent, then close. on_lost follows."""
         if self.closing or self._transport is None:
             return
         self.closing = True
-        if self._tls is not None and self._tls.established:
+        if self._tls is not None and self._tls.established and not self._ended:
             self._transport.write(self._tls.end())
         self._transport.close()
 
@@ -232,8 +236,7 @@ class Channel(asyncio.BufferedProtocol):
         """Hand on all that can be decrypted now; False when nothing more will come."""
         while True:
             count = tls.decrypt_into(self._plain)
-            if output := tls.pending_output():
-                assert self._transport is not None
+            if (output := tls.pending_output()) and self._transport and not self._ended:
                 self._transport.write(output)
             if count is None:
                 if not self.closing:
@@ -252,7 +255,8 @@ class Channel(asyncio.BufferedProtocol):
         if not tls.established and not looks_like_tls(self._received):
             transport.write(_PLAIN_HTTP_ANSWER)
         else:
-            transport.write(tls.pending_output())  # the alert that says why
+            if not self._ended:
+                transport.write(tls.pending_output())  # the alert that says why
         log.debug("TLS with %s failed: %s", self.peer.address, error)
         self.closing = True
         self._failure = error

@@ -55,6 +55,12 @@ _STRIDE = 64 * 1024
 # How long a client may take to read our last words.
 _LINGER = timedelta(seconds=2)
 _NO_BODY = Body()
+# The usual names as they are usually written, to lower case.
+_NAMES = {
+    spelling.encode(): name
+    for name in ["host", "user-agent", "accept", "accept-encoding", "accept-language", "content-type", "content-length", "authorization", "connection", "upgrade", "referer", "cookie", "origin"]
+    for spelling in (name, name.title())
+}
 
 
 class IncomingBody(Body):
@@ -150,6 +156,7 @@ class HttpConnection:
         "_eof",
         "_fields",
         "_head_bytes",
+        "_hosts",
         "_in_head",
         "_is_last",
         "_length",
@@ -182,6 +189,7 @@ class HttpConnection:
         self._in_head = False
         # Content-Length of it; -1: chunked; 0: no body.
         self._length = 0
+        self._hosts = 0
 
         # Requests with their bodies and whether the connection can be kept, in order.
         self._queue: deque[tuple[Request, Body, bool]] = deque()
@@ -234,6 +242,8 @@ class HttpConnection:
         except httptools.HttpParserError:
             self._reject(400, "this is not HTTP/1.1")
         if self._in_head and self._rejected is None:
+            if not self._head_bytes and self._task is None:
+                self._server.arm(self, self._limits.header_timeout)
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.header_bytes:
                 self._reject(431, "the header fields are too large")
@@ -290,7 +300,7 @@ class HttpConnection:
             self._server.arm(self, _LINGER)
         elif self._streaming:
             self._ending = True
-            self._task.cancel()
+            self._cancel()
 
     def cut(self) -> asyncio.Task[None] | None:
         self.channel.abort()
@@ -298,8 +308,14 @@ class HttpConnection:
         return self._task
 
     def _cancel(self) -> None:
+        """What is cancelled before its first step never runs: only a callback tells."""
         if self._task is not None:
             self._task.cancel()
+            self._task.add_done_callback(self._dropped)
+
+    def _dropped(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:
+            self._answered(aborted=True)
 
     # What the parser calls
 
@@ -309,15 +325,16 @@ class HttpConnection:
         self._target = b""
         self._fields = []
         self._length = 0
-        if self._task is None:
-            self._server.arm(self, self._limits.header_timeout)
+        self._hosts = 0
 
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.lower().decode("latin-1")
-        if key == "content-length":
+        key = _NAMES.get(name) or name.lower().decode("latin-1")
+        if key == "host":
+            self._hosts += 1
+        elif key == "content-length":
             self._length = int(value)
         elif key == "transfer-encoding":
             self._length = -1
@@ -333,7 +350,7 @@ class HttpConnection:
         if version not in ("1.1", "1.0"):
             self._reject(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
             return
-        if len(headers.get_all("host")) != 1 and (version == "1.1" or "host" in headers):
+        if self._hosts != 1 and (version == "1.1" or self._hosts):
             self._reject(400, "a request needs exactly one Host header")
             return
         body: Body = _NO_BODY
@@ -426,8 +443,7 @@ class HttpConnection:
             self.deadline = inf
             self._server.count_request()
             self._resume_reading()
-            self._task = self._loop.create_task(self._answer(request, body, keep))
-            self._task.add_done_callback(self._answered)
+            self._task = self._loop.create_task(self._run(request, body, keep))
         elif self._rejected is not None:
             content = cast("bytes", self._rejected.body)
             self._write_whole(self._rejected, content, close=True, head_only=False)
@@ -439,14 +455,22 @@ class HttpConnection:
         else:
             self._server.arm(self, self._limits.idle_timeout)
 
-    def _answered(self, task: asyncio.Task[None]) -> None:
+    async def _run(self, request: Request, body: Body, keep: bool) -> None:
+        """A task's whole life. Its end starts the next, without a turn of the loop between."""
+        aborted = True
+        try:
+            await self._answer(request, body, keep)
+            aborted = False
+        except Exception:
+            # _answer catches what a handler raises; this is a fault of ours.
+            log.exception("connection failed: %s %s", request.method, request.path)
+        finally:
+            self._answered(aborted=aborted)
+
+    def _answered(self, *, aborted: bool) -> None:
         self._task = None
         self._streaming = False
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # _answer catches what a handler raises; this is a fault of ours.
-            log.error("connection failed", exc_info=error)
-            self.channel.abort()
-        if task.cancelled():
+        if aborted:
             self.channel.abort()
         if self.channel.lost:
             self._server.gone(self)
