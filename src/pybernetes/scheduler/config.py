@@ -1,0 +1,184 @@
+"""KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1): profiles, plugins, weights, arguments.
+
+Without a file there is one profile, `default-scheduler`, with upstream's defaults. Unknown plugins
+and arguments that cannot be are refused with the path of what is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from pybernetes.api import codec
+from pybernetes.api.types.core_v1 import NodeSelector
+from pybernetes.scheduler import plugins as builtin
+from pybernetes.scheduler.framework import Profile
+from pybernetes.scheduler.plugins.resources import ShapePoint, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+DEFAULT_SCHEDULER = "default-scheduler"
+PREEMPTION = "DefaultPreemption"
+_ENTRY_POINTS = "pybernetes.scheduler.plugins"
+
+
+class SchedulerConfigError(ValueError):
+    """The configuration cannot be; the message begins with the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    profiles: tuple[Profile, ...]
+
+    def profile(self, scheduler_name: str) -> Profile | None:
+        for profile in self.profiles:
+            if profile.scheduler_name == scheduler_name:
+                return profile
+        return None
+
+
+def default_config() -> SchedulerConfig:
+    return SchedulerConfig((_profile({"schedulerName": DEFAULT_SCHEDULER}, "profiles[0]"),))
+
+
+def load_config(document: Mapping[str, Any]) -> SchedulerConfig:
+    """The configuration that a decoded file describes."""
+    version = document.get("apiVersion")
+    if version != "kubescheduler.config.k8s.io/v1":
+        raise SchedulerConfigError(
+            f"apiVersion: {version!r} is not known; use kubescheduler.config.k8s.io/v1"
+        )
+    given = document.get("profiles") or [{}]
+    profiles = tuple(_profile(each, f"profiles[{i}]") for i, each in enumerate(given))
+    names = [profile.scheduler_name for profile in profiles]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise SchedulerConfigError(
+                f"profiles[{index}].schedulerName: Duplicate value: {name!r}"
+            )
+    return SchedulerConfig(profiles)
+
+
+def _profile(given: Mapping[str, Any], path: str) -> Profile:
+    arguments = {entry["name"]: entry.get("args") or {} for entry in given.get("pluginConfig", ())}
+    chosen = given.get("plugins") or {}
+    make = _factories()
+    for name in arguments:
+        if name not in make and name != PREEMPTION:
+            raise SchedulerConfigError(f"{path}.pluginConfig: there is no plugin {name!r}")
+
+    def enabled(point: str, defaults: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        return _enabled(chosen, point, defaults, known=make, path=f"{path}.plugins")
+
+    names = [(plugin.name, 0) for plugin in builtin.FILTERS]
+    filters = enabled("filter", names)
+    scores = enabled("score", [(plugin.name, weight) for plugin, weight in builtin.SCORES])
+    gates = enabled("preEnqueue", [(plugin.name, 0) for plugin in builtin.PRE_ENQUEUE])
+    post = chosen.get("postFilter") or {}
+    off = {entry["name"] for entry in post.get("disabled", ())}
+    made: dict[str, Any] = {}
+
+    def plugin(name: str) -> Any:
+        if name not in made:
+            made[name] = make[name](arguments.get(name, {}))
+        return made[name]
+
+    return Profile(
+        scheduler_name=given.get("schedulerName") or DEFAULT_SCHEDULER,
+        pre_enqueue=tuple(plugin(name) for name, _ in gates),
+        filters=tuple(plugin(name) for name, _ in filters),
+        scores=tuple((plugin(name), weight) for name, weight in scores),
+        preempts=not off & {"*", PREEMPTION},
+    )
+
+
+def _enabled(
+    chosen: Mapping[str, Any],
+    point: str,
+    defaults: Sequence[tuple[str, int]],
+    *,
+    known: Mapping[str, object],
+    path: str,
+) -> list[tuple[str, int]]:
+    """The default plugins of an extension point, less the disabled, plus the enabled ones."""
+    result = dict(defaults)
+    for where in ("multiPoint", point):
+        choice = chosen.get(where) or {}
+        for entry in choice.get("disabled", ()):
+            if entry["name"] == "*":
+                result.clear()
+            result.pop(entry["name"], None)
+        for entry in choice.get("enabled", ()):
+            name = entry["name"]
+            if name not in known:
+                raise SchedulerConfigError(f"{path}.{where}.enabled: there is no plugin {name!r}")
+            if where == "multiPoint" and not _implements(known[name], point, defaults, name):
+                continue
+            result[name] = int(entry.get("weight") or result.get(name) or 1)
+    return list(result.items())
+
+
+def _implements(
+    factory: object, point: str, defaults: Sequence[tuple[str, int]], name: str
+) -> bool:
+    """A built-in plugin takes part where it is a default; others where they have the method."""
+    if any(name == known for known, _ in defaults):
+        return True
+    method = {"preEnqueue": "pre_enqueue"}.get(point, point)
+    return hasattr(factory, method)
+
+
+def _factories() -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+    made: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+        plugin.name: lambda args, plugin=plugin: plugin()  # type: ignore[misc]  # binds the loop's value
+        for plugin in (
+            *builtin.FILTERS,
+            *(plugin for plugin, _ in builtin.SCORES),
+            *builtin.PRE_ENQUEUE,
+        )
+    }
+    made["NodeResourcesFit"] = _fit
+    made["NodeAffinity"] = _node_affinity
+    made["InterPodAffinity"] = lambda args: builtin.InterPodAffinity(
+        int(args.get("hardPodAffinityWeight", 1))
+    )
+    made["PodTopologySpread"] = lambda args: builtin.PodTopologySpread(
+        spread_by_default=args.get("defaultingType", "System") == "System"
+    )
+    for entry in entry_points(group=_ENTRY_POINTS):
+        made[entry.name] = entry.load()
+    return made
+
+
+def _fit(args: Mapping[str, Any]) -> builtin.NodeResourcesFit:
+    strategy = args.get("scoringStrategy") or {}
+    name = strategy.get("type", Strategy.LEAST_ALLOCATED.value)
+    try:
+        kind = Strategy(name)
+    except ValueError:
+        supported = ", ".join(f'"{s.value}"' for s in Strategy)
+        raise SchedulerConfigError(
+            f'scoringStrategy.type: Unsupported value: "{name}": supported values: {supported}'
+        ) from None
+    weights = tuple(
+        (entry["name"], int(entry.get("weight") or 1)) for entry in strategy.get("resources") or ()
+    )
+    ratio = strategy.get("requestedToCapacityRatio") or {}
+    shape = tuple(
+        # The API's scores go to 10, ours to 100.
+        ShapePoint(int(point["utilization"]), int(point["score"]) * 10)
+        for point in ratio.get("shape") or ()
+    )
+    given: dict[str, Any] = {"strategy": kind}
+    if weights:
+        given["weights"] = weights
+    if shape:
+        given["shape"] = shape
+    return builtin.NodeResourcesFit(**given)
+
+
+def _node_affinity(args: Mapping[str, Any]) -> builtin.NodeAffinity:
+    added = (args.get("addedAffinity") or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
+    return builtin.NodeAffinity(codec.from_dict(NodeSelector, added) if added else None)

@@ -1,0 +1,204 @@
+"""What a scheduler plugin is, and how the enabled ones decide together.
+
+Extension points carry upstream's names. A filter or a score looks at *all* nodes at once: it gets
+a `Cycle` (one pod shape, the columns) and gives a column back. Refusals stay data: a filter's
+`Verdict` can say for any slot why it was refused.
+
+A sweep places pods of one shape one after the other. After each placement only what depends on
+placed pods is worked out again: plugins with `follows = Follows.SLOT` for the one slot that
+changed, plugins with `follows = Follows.CLUSTER` for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from random import Random
+
+    from numpy.typing import NDArray
+
+    from pybernetes.api.types.core_v1 import Pod
+    from pybernetes.apimachinery.selector import Selector
+    from pybernetes.scheduler.columns import NodeColumns
+    from pybernetes.scheduler.features import PodFeatures
+    from pybernetes.scheduler.reasons import Refusal
+
+    Bools = NDArray[np.bool_]
+    Floats = NDArray[np.float64]
+
+MAX_SCORE = 100
+
+
+class Follows(Enum):
+    """What a plugin's column depends on, besides the nodes themselves."""
+
+    NODES = "nodes"
+    """Nothing else: the column holds for the whole sweep."""
+    SLOT = "slot"
+    """The pods of the same node."""
+    CLUSTER = "cluster"
+    """Pods anywhere."""
+
+
+@dataclass(slots=True)
+class Cycle:
+    """One look at the cluster for pods of one shape."""
+
+    pod: Pod
+    features: PodFeatures
+    columns: NodeColumns
+    # The selector that names the pod's siblings, for default spreading; None if it has none.
+    siblings: Selector | None = None
+    # Scratch space, by plugin name.
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """A filter's column: which slots pass, and why the others do not."""
+
+    passes: Bools
+    why: Callable[[int], tuple[Refusal, ...]]
+
+
+class PreEnqueuePlugin(Protocol):
+    name: str
+
+    def pre_enqueue(self, pod: Pod) -> Refusal | None:
+        """A reason not even to try; the pod waits until it changes."""
+
+
+class FilterPlugin(Protocol):
+    name: str
+    follows: Follows
+
+    def filter(self, cycle: Cycle) -> Verdict | None:
+        """Which nodes could run the pod; None if the plugin has no say about it."""
+
+
+class ScorePlugin(Protocol):
+    name: str
+    follows: Follows
+
+    def score(self, cycle: Cycle, feasible: Bools) -> Floats | None:
+        """0 to MAX_SCORE per slot, normalised over the feasible ones; None: all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A scheduler by name: the enabled plugins in order, and the weights of the scores."""
+
+    scheduler_name: str
+    pre_enqueue: tuple[PreEnqueuePlugin, ...]
+    filters: tuple[FilterPlugin, ...]
+    scores: tuple[tuple[ScorePlugin, int], ...]
+    # Whether pods of lower priority may be removed for one that fits nowhere.
+    preempts: bool = True
+
+
+class Sweep:
+    """Places pods of one shape, one after the other; see the module."""
+
+    def __init__(self, profile: Profile, cycle: Cycle) -> None:
+        self._profile = profile
+        self._cycle = cycle
+        self._verdicts: list[tuple[FilterPlugin, Verdict]] = []
+        for plugin in profile.filters:
+            if (verdict := plugin.filter(cycle)) is not None:
+                self._verdicts.append((plugin, verdict))
+        self._feasible: Bools = self._all_pass()
+        # Weighted score columns by plugin name, and their sum over the plugins.
+        self._scores: dict[str, Floats] = {}
+        self._total: Floats | None = None
+
+    @property
+    def feasible(self) -> Bools:
+        return self._feasible
+
+    def choose(self, random: Random) -> int | None:
+        """The best slot; among equals one by chance, so that equals share the load."""
+        if self._total is None:
+            self._score_all()
+            assert self._total is not None
+        # Infeasible slots hold -inf.
+        best = float(self._total.max(initial=-np.inf))
+        if best == -np.inf:
+            return None
+        equals = np.flatnonzero(self._total == best)
+        return int(equals[0] if len(equals) == 1 else equals[random.randrange(len(equals))])
+
+    def placed(self, slot: int) -> None:
+        """The columns now hold a pod of this shape on the slot: bring the sweep up to date."""
+        scores_follow_all = False
+        for index, (plugin, verdict) in enumerate(self._verdicts):
+            if plugin.follows is Follows.NODES:
+                continue
+            again = plugin.filter(self._cycle)
+            self._verdicts[index] = (plugin, again or verdict)
+            scores_follow_all |= plugin.follows is Follows.CLUSTER
+        self._feasible = self._all_pass()
+        if self._total is None:
+            return
+        changed = scores_follow_all
+        for plugin_, weight in self._profile.scores:
+            if plugin_.follows is Follows.NODES:
+                continue
+            column = plugin_.score(self._cycle, self._feasible)
+            if column is not None:
+                self._scores[plugin_.name] = column * weight
+                changed = True
+        if changed:
+            self._add_up()
+        self._total[~self._feasible] = -np.inf
+
+    def refusals(self) -> dict[str, tuple[Refusal, ...]]:
+        """Why each node that exists was refused, by name: the first filter's reasons, as upstream."""
+        columns = self._cycle.columns
+        found: dict[str, tuple[Refusal, ...]] = {}
+        for slot in np.flatnonzero(columns.alive & ~self._feasible):
+            for _, verdict in self._verdicts:
+                if not verdict.passes[slot]:
+                    found[columns.names[slot]] = verdict.why(int(slot))
+                    break
+        return found
+
+    def _all_pass(self) -> Bools:
+        passes = self._cycle.columns.alive.copy()
+        for _, verdict in self._verdicts:
+            passes &= verdict.passes
+        return passes
+
+    def _score_all(self) -> None:
+        for plugin, weight in self._profile.scores:
+            column = plugin.score(self._cycle, self._feasible)
+            if column is not None:
+                self._scores[plugin.name] = column * weight
+        self._add_up()
+
+    def _add_up(self) -> None:
+        total = np.zeros(self._cycle.columns.capacity, dtype=np.float64)
+        for column in self._scores.values():
+            total += column
+        total[~self._feasible] = -np.inf
+        self._total = total
+
+
+def normalised(raw: Floats, feasible: Bools, *, reverse: bool = False) -> Floats:
+    """Scaled so that the highest feasible value is MAX_SCORE; `reverse` makes it the lowest."""
+    highest = float(raw[feasible].max(initial=0.0))
+    if highest == 0:
+        return np.full(len(raw), float(MAX_SCORE) if reverse else 0.0)
+    scaled = np.floor(raw * MAX_SCORE / highest)
+    return MAX_SCORE - scaled if reverse else scaled
+
+
+def pass_all_but(capacity: int, slots: Sequence[int] | set[int]) -> Bools:
+    passes = np.ones(capacity, dtype=np.bool_)
+    passes[list(slots)] = False
+    return passes

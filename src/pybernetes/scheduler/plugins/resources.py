@@ -1,0 +1,160 @@
+"""NodeResourcesFit, NodeResourcesBalancedAllocation and NodePorts: what a node has left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pybernetes.scheduler.features import CPU, MEMORY, PODS
+from pybernetes.scheduler.framework import MAX_SCORE, Cycle, Follows, Verdict, pass_all_but
+from pybernetes.scheduler.reasons import Refusal
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pybernetes.scheduler.framework import Bools, Floats
+
+    Ints = NDArray[np.int64]
+
+
+class Strategy(Enum):
+    """How free room is valued (NodeResourcesFitArgs.scoringStrategy.type)."""
+
+    LEAST_ALLOCATED = "LeastAllocated"
+    MOST_ALLOCATED = "MostAllocated"
+    REQUESTED_TO_CAPACITY_RATIO = "RequestedToCapacityRatio"
+
+
+@dataclass(frozen=True, slots=True)
+class ShapePoint:
+    """A point of the line that RequestedToCapacityRatio scores by; both 0 to 100."""
+
+    utilization: int
+    score: int
+
+
+class NodeResourcesFit:
+    """A node takes a pod only if what it asks for is still free; scores by how much stays free."""
+
+    name = "NodeResourcesFit"
+    follows = Follows.SLOT
+
+    def __init__(
+        self,
+        strategy: Strategy = Strategy.LEAST_ALLOCATED,
+        weights: tuple[tuple[str, int], ...] = ((CPU, 1), (MEMORY, 1)),
+        shape: tuple[ShapePoint, ...] = (ShapePoint(0, 0), ShapePoint(100, 100)),
+    ) -> None:
+        self._strategy = strategy
+        self._weights = weights
+        self._shape = shape
+
+    def filter(self, cycle: Cycle) -> Verdict | None:
+        columns = cycle.columns
+        passes = columns.requested(PODS) + 1 <= columns.allocatable_of(PODS)
+        for name, amount in cycle.features.requests:
+            passes &= columns.requested(name) + amount <= columns.allocatable_of(name)
+        return Verdict(passes, lambda slot: self._why(cycle, slot))
+
+    def score(self, cycle: Cycle, feasible: Bools) -> Floats | None:
+        total = np.zeros(cycle.columns.capacity, dtype=np.float64)
+        weight_sum = 0
+        for name, weight in self._weights:
+            used, capacity = _scored_use(cycle, name)
+            if name not in (CPU, MEMORY) and not dict(cycle.features.requests).get(name):
+                continue
+            total += weight * self._value(used, capacity)
+            weight_sum += weight
+        return np.floor(total / weight_sum) if weight_sum else None
+
+    def _why(self, cycle: Cycle, slot: int) -> tuple[Refusal, ...]:
+        columns = cycle.columns
+        found = []
+        if columns.requested(PODS)[slot] + 1 > columns.allocatable_of(PODS)[slot]:
+            found.append(Refusal(self.name, "TooManyPods", "Too many pods", resolvable=True))
+        for name, amount in cycle.features.requests:
+            allocatable = int(columns.allocatable_of(name)[slot])
+            if columns.requested(name)[slot] + amount > allocatable:
+                found.append(
+                    Refusal(
+                        self.name,
+                        "InsufficientResource",
+                        f"Insufficient {name}",
+                        # Nothing helps a pod that is larger than the whole node.
+                        resolvable=amount <= allocatable,
+                        details={"resource": name, "requested": str(amount)},
+                    )
+                )
+        return tuple(found)
+
+    def _value(self, used: Ints, capacity: Ints) -> Floats:
+        """0 to 100 per slot; 0 where nothing of the resource exists."""
+        room = np.maximum(capacity, 1)
+        fits = used <= capacity
+        if self._strategy is Strategy.LEAST_ALLOCATED:
+            value = (capacity - used) * MAX_SCORE // room
+        elif self._strategy is Strategy.MOST_ALLOCATED:
+            value = used * MAX_SCORE // room
+        else:
+            points = [(p.utilization, p.score) for p in self._shape]
+            xs, ys = zip(*points, strict=True)
+            value = np.interp(used * 100 / room, xs, ys).astype(np.int64)
+        return np.where(fits & (capacity > 0), value, 0).astype(np.float64)
+
+
+class NodeResourcesBalancedAllocation:
+    """Prefers nodes on which cpu and memory would be used to the same degree."""
+
+    name = "NodeResourcesBalancedAllocation"
+    follows = Follows.SLOT
+
+    def score(self, cycle: Cycle, feasible: Bools) -> Floats | None:
+        requests = dict(cycle.features.requests)
+        if not requests:
+            return None
+        fractions = []
+        for name in (CPU, MEMORY):
+            capacity = cycle.columns.allocatable_of(name)
+            used = cycle.columns.requested(name) + requests.get(name, 0)
+            share = used / np.maximum(capacity, 1)
+            fractions.append(np.where(capacity > 0, np.minimum(share, 1.0), 1.0))
+        # The standard deviation of two values is half their distance.
+        deviation = np.abs(fractions[0] - fractions[1]) / 2
+        return np.floor((1 - deviation) * MAX_SCORE)
+
+
+class NodePorts:
+    """Two pods cannot have the same host port on one node."""
+
+    name = "NodePorts"
+    follows = Follows.SLOT
+
+    _WHY = (
+        Refusal(
+            "NodePorts",
+            "PortTaken",
+            "node(s) didn't have free ports for the requested pod ports",
+            resolvable=True,
+        ),
+    )
+
+    def filter(self, cycle: Cycle) -> Verdict | None:
+        wanted = cycle.features.host_ports
+        if not wanted:
+            return None
+        taken = cycle.columns.ports_taken(wanted)
+        return Verdict(pass_all_but(cycle.columns.capacity, taken), lambda slot: self._WHY)
+
+
+def _scored_use(cycle: Cycle, resource: str) -> tuple[Ints, Ints]:
+    """Use and capacity as scores see them: containers that ask for nothing count a little."""
+    columns, features = cycle.columns, cycle.features
+    capacity = columns.allocatable_of(resource)
+    if resource == CPU:
+        return columns.scored_cpu + features.scored_cpu, capacity
+    if resource == MEMORY:
+        return columns.scored_memory + features.scored_memory, capacity
+    return columns.requested(resource) + dict(features.requests).get(resource, 0), capacity
