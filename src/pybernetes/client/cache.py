@@ -171,7 +171,11 @@ class Cache(Generic[T]):
         old = self._objects.get(key)
         if old is not None:
             known = self._metadata_of(old)
-            if known.resource_version == metadata.resource_version and known.uid == metadata.uid:
+            if known.uid != metadata.uid:
+                # Deleted and made anew, and nobody told us of the deletion.
+                self.remove(key)
+                old = None
+            elif known.resource_version == metadata.resource_version:
                 return
         self._objects[key] = obj
         for index in self._indexes.values():
@@ -194,12 +198,13 @@ class Cache(Generic[T]):
         """
         metadata_of, before = self._metadata_of, self._objects
         after: dict[Key, T] = {}
-        gone: list[T] = []
-        changed: list[tuple[T | None, T]] = []
         for obj in objects:
             metadata = metadata_of(obj)
-            key = Key(metadata.namespace, metadata.name)
-            old = before.get(key)
+            after[Key(metadata.namespace, metadata.name)] = obj
+        gone = [old for key, old in before.items() if key not in after]
+        changed: list[tuple[T | None, T]] = []
+        for key, obj in after.items():
+            metadata, old = metadata_of(obj), before.get(key)
             if old is not None:
                 known = metadata_of(old)
                 if known.uid != metadata.uid:
@@ -209,9 +214,7 @@ class Cache(Generic[T]):
                     # Keep the one that others may hold already.
                     after[key] = old
                     continue
-            after[key] = obj
             changed.append((old, obj))
-        gone += [old for key, old in before.items() if key not in after]
         self._objects = after
         for index in self._indexes.values():
             index.rebuild(after)

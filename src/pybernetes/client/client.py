@@ -11,7 +11,7 @@ name deletes whoever has the name now.
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -25,7 +25,7 @@ from pybernetes.client.kind import AnyKind, Kind, ListHead, RawEvent, dynamic_ki
 from pybernetes.client.transport import JSON, Lines, Transport, lines_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from pybernetes.client.transport import Query
@@ -318,17 +318,20 @@ class Client:
         Raises Expired, at once or during iteration, when that version is no longer kept.
         """
         kind = kind_of(kind)
-        async with self.watch_lines(
-            kind,
-            namespace,
-            resource_version=resource_version,
-            label_selector=label_selector,
-            field_selector=field_selector,
-            bookmarks=bookmarks,
-            initial_events=initial_events,
-            timeout_seconds=timeout_seconds,
-        ) as batches:
-            yield _events_of(kind, batches)
+        async with (
+            self.watch_lines(
+                kind,
+                namespace,
+                resource_version=resource_version,
+                label_selector=label_selector,
+                field_selector=field_selector,
+                bookmarks=bookmarks,
+                initial_events=initial_events,
+                timeout_seconds=timeout_seconds,
+            ) as batches,
+            aclosing(_events_of(kind, batches)) as events,
+        ):
+            yield events
 
     @asynccontextmanager
     async def watch_lines(
@@ -354,8 +357,11 @@ class Client:
             resourceVersionMatch="NotOlderThan" if initial_events else "",
             timeoutSeconds=str(timeout_seconds) if timeout_seconds else "",
         )
-        async with self.transport.stream(kind.path(namespace), query=query) as response:
-            yield lines_of(response)
+        async with (
+            self.transport.stream(kind.path(namespace), query=query) as response,
+            aclosing(lines_of(response)) as batches,
+        ):
+            yield batches
 
     async def request(
         self,
@@ -463,7 +469,9 @@ def decode_each(kind: Kind[T], items: Sequence[msgspec.Raw]) -> list[T]:
     return decoded
 
 
-async def _events_of(kind: Kind[T], batches: AsyncIterator[Lines]) -> AsyncIterator[WatchEvent[T]]:
+async def _events_of(
+    kind: Kind[T], batches: AsyncIterator[Lines]
+) -> AsyncGenerator[WatchEvent[T], None]:
     async for lines in batches:
         for line in lines:
             if line:

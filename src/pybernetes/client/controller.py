@@ -96,24 +96,10 @@ def keys_of(cache: Cache[Any]) -> CacheSource:
 def owner_keys_of(cache: Cache[Any], owner: AnyKind[Any]) -> CacheSource:
     """The object of kind `owner` that controls what changed; both, if it changed hands."""
     owner_kind = kind_of(owner)
-    metadata_of = cache.kind.metadata_of
-
-    def owner_key(obj: Any) -> Key | None:
-        if obj is None:
-            return None
-        metadata = metadata_of(obj)
-        for reference in metadata.owner_references:
-            if (
-                reference.controller
-                and reference.kind == owner_kind.kind
-                # The version may be another: it is the same object.
-                and _group_of(reference.api_version) == owner_kind.group
-            ):
-                return Key(metadata.namespace if owner_kind.namespaced else "", reference.name)
-        return None
+    owner_key_of = cache.kind.owner_key_of
 
     def keys(old: Any, new: Any) -> list[Key]:
-        return _distinct(owner_key(old), owner_key(new))
+        return _distinct(owner_key_of(old, owner_kind), owner_key_of(new, owner_kind))
 
     return CacheSource(f"{owner_kind} owning {cache.kind}", cache, keys)
 
@@ -137,10 +123,6 @@ def changes_of(
 
 def _distinct(*keys: Key | None) -> list[Key]:
     return [key for key in dict.fromkeys(keys) if key is not None]
-
-
-def _group_of(api_version: str) -> str:
-    return api_version.rpartition("/")[0]
 
 
 async def run_controller(

@@ -20,11 +20,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from pybernetes.client.kind import kind_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pybernetes.apimachinery.meta import Key
     from pybernetes.client.cache import Cache, HasMetadata
+    from pybernetes.client.kind import AnyKind
 
 TIMEOUT = timedelta(minutes=5)
 
@@ -104,26 +107,35 @@ class Expectations:
         """The owner is gone."""
         self._expected.pop(key, None)
 
-    def follow(
-        self, children: Cache[Any], owner_key_of: Callable[[Any], Key | None]
-    ) -> Callable[[], None]:
+    def expires_in(self, key: Key) -> timedelta | None:
+        """When to look again at an owner whose expectations are not met, at the latest."""
+        expected = self._expected.get(key)
+        if expected is None:
+            return None
+        waited = asyncio.get_running_loop().time() - expected.since
+        # A moment more than the limit, or the look would come a moment too early.
+        return timedelta(seconds=max(self._timeout_seconds - waited, 0.0) + 0.001)
+
+    def follow(self, children: Cache[Any], owner: AnyKind[Any]) -> Callable[[], None]:
         """Count what that cache shows from now on; gives the function that ends it.
 
-        Subscribe before the controller's own source does, so that an owner whose key is
-        queued by a change finds the change already counted.
+        To be called when the controller is made, before its sources are fed, so that an
+        owner whose key is queued by a change finds the change already counted.
         """
-        metadata_of = children.kind.metadata_of
+        owner_kind = kind_of(owner)
+        metadata_of, owner_key_of = children.kind.metadata_of, children.kind.owner_key_of
 
         def changed(old: Any, new: Any) -> None:
-            child = old if new is None else new
-            key = owner_key_of(child)
-            if key is None or key not in self._expected:
+            if not self._expected:
                 return
-            metadata = metadata_of(child)
-            if new is None or metadata.deletion_timestamp is not None:
-                self.saw_deletion(key, metadata.uid)
-            elif old is None:
-                self.saw_creation(key)
+            before, after = owner_key_of(old, owner_kind), owner_key_of(new, owner_kind)
+            if after is not None and old is None:
+                self.saw_creation(after)
+            if before is not None:
+                # Gone, on its way out, or no longer ours: all mean one child less.
+                metadata = metadata_of(old if new is None else new)
+                if before != after or metadata.deletion_timestamp is not None:
+                    self.saw_deletion(before, metadata.uid)
 
         return children.subscribe(changed)
 

@@ -78,6 +78,21 @@ class Kind(Generic[T]):
         metadata = self.metadata_of(obj)
         return Key(metadata.namespace, metadata.name)
 
+    def owner_key_of(self, obj: T | None, owner: Kind[Any]) -> Key | None:
+        """The key of the object of kind `owner` that controls `obj`, if there is one."""
+        if obj is None:
+            return None
+        metadata = self.metadata_of(obj)
+        for reference in metadata.owner_references:
+            if (
+                reference.controller
+                and reference.kind == owner.kind
+                # The version may be another: it is the same object.
+                and reference.api_version.rpartition("/")[0] == owner.group
+            ):
+                return Key(metadata.namespace if owner.namespaced else "", reference.name)
+        return None
+
 
 AnyKind: TypeAlias = "type[T] | Kind[T]"
 

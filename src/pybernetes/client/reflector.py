@@ -109,25 +109,25 @@ class Reflector(Generic[T]):
 
     async def _attempt(self) -> None:
         """From where we are to the end of one stream."""
-        if not self._revision and not self._can_fill_by_watch:
-            await self._fill_by_list()
-        if self._revision:
-            await self._watch()
+        if not self._revision and self._can_fill_by_watch and await self._fill_by_watch():
             return
+        if not self._revision:
+            await self._fill_by_list()
+        await self._watch()
+
+    async def _fill_by_watch(self) -> bool:
+        """Fill, and follow to the end of the stream; False if the server cannot do that."""
         self._filling = {}
         try:
             await self._watch()
         except (BadRequest, Invalid) as refusal:
-            if not self._filling_unanswered():
-                raise
+            if self._filling is None or self._filling:
+                raise  # it had begun to answer: this is about something else
             self._can_fill_by_watch = False
             log.info("%s: the server cannot begin a watch with the state: %s", self._kind, refusal)
-            await self._attempt()
         finally:
             self._filling = None
-
-    def _filling_unanswered(self) -> bool:
-        return self._filling is not None and not self._filling
+        return self._can_fill_by_watch
 
     async def _fill_by_list(self) -> None:
         try:

@@ -12,7 +12,7 @@ Everything else is the caller's to judge.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlencode
@@ -125,7 +125,7 @@ class Transport:
         return [("accept", accept), ("user-agent", self._user_agent), *self._headers()]
 
 
-async def lines_of(response: ClientResponse) -> AsyncIterator[Lines]:
+async def lines_of(response: ClientResponse) -> AsyncGenerator[Lines, None]:
     """The lines of a stream, as many at a time as came together; an unfinished last one is lost."""
     rest = b""
     async for chunk in response:

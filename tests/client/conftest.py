@@ -1,0 +1,8 @@
+"""Lets the tests of the client import the server they share: `from tests.client.fakeserver import …`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
