@@ -1,1 +1,56 @@
-"""One module per controller; each keeps one promise of the API true."""
+"""One module per controller; each keeps one promise of the API true.
+
+`CONTROLLERS` is all of them, in the order in which they are started; nothing registers itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pybernetes.client import run_controller
+from pybernetes.controllers.context import (
+    CertificateSigner,
+    Controller,
+    ControllerContext,
+    ControllerOptions,
+)
+from pybernetes.controllers.endpoints import EndpointsController
+from pybernetes.controllers.endpointslice import EndpointSliceController
+from pybernetes.controllers.nodeipam import NodeIpamController
+from pybernetes.controllers.rootca import RootCaController
+from pybernetes.controllers.serviceaccount import ServiceAccountController
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "CONTROLLERS",
+    "CertificateSigner",
+    "Controller",
+    "ControllerContext",
+    "ControllerOptions",
+    "run_controllers",
+]
+
+CONTROLLERS: tuple[Callable[[ControllerContext], Controller], ...] = (
+    ServiceAccountController,
+    RootCaController,
+    NodeIpamController,
+    EndpointsController,
+    EndpointSliceController,
+)
+
+
+async def run_controllers(
+    context: ControllerContext,
+    controllers: tuple[Callable[[ControllerContext], Controller], ...] = CONTROLLERS,
+) -> None:
+    """Run them all until cancelled."""
+    async with asyncio.TaskGroup() as tasks:
+        for make in controllers:
+            controller = make(context)
+            tasks.create_task(
+                run_controller(controller.name, controller.reconcile, controller.sources),
+                name=controller.name,
+            )
