@@ -58,7 +58,21 @@ _NO_BODY = Body()
 # The usual names as they are usually written, to lower case.
 _NAMES = {
     spelling.encode(): name
-    for name in ["host", "user-agent", "accept", "accept-encoding", "accept-language", "content-type", "content-length", "authorization", "connection", "upgrade", "referer", "cookie", "origin"]
+    for name in [
+        "host",
+        "user-agent",
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "content-type",
+        "content-length",
+        "authorization",
+        "connection",
+        "upgrade",
+        "referer",
+        "cookie",
+        "origin",
+    ]
     for spelling in (name, name.title())
 }
 
