@@ -1,7 +1,7 @@
 """A runtime behind the Container Runtime Interface, version 1: containerd or CRI-O.
 
-An async context manager: inside it, events flow (see `cri_events`) and calls go over one
-connection that is made when needed and again after the runtime came back. Nothing is cached.
+Calls go over one connection that is made when needed, and again after the runtime came back. As an
+async context manager it also reads events (see `cri_events`); calls work outside it too.
 
 Rule: who waits for this runtime waits at most for a deadline, and is told which one it missed.
 """
@@ -117,7 +117,11 @@ class CriRuntime:
         try:
             await self._tasks.__aexit__(None, None, None)
         finally:
-            self._channel.close()
+            self.close()
+
+    def close(self) -> None:
+        """Drop the connection; for who only called and never entered the context."""
+        self._channel.close()
 
     @property
     def socket_path(self) -> str:

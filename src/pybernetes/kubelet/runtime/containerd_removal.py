@@ -1,0 +1,144 @@
+"""Removes everything our containerd ever made on this machine.
+
+First politely, through the runtime, so that CNI plugins get to release addresses and rules; then
+whatever is left by force: processes of shims that name our socket, mounts below our directory,
+files, cgroups. Each step looks at what is there and may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import signal
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pybernetes.kubelet.runtime import linux
+from pybernetes.kubelet.runtime.containerd import Containerd
+from pybernetes.kubelet.runtime.containerd_config import Layout
+from pybernetes.kubelet.runtime.cri import CriRuntime
+from pybernetes.kubelet.runtime.interface import ContainerRuntimeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from pybernetes.kubelet.runtime.containerd import ContainerdOptions
+
+log = logging.getLogger(__name__)
+
+SHIM = "containerd-shim-runc-v2"
+# Sandboxes removed at the same time.
+PARALLEL = 8
+POLITE_TIME = timedelta(minutes=2)
+
+
+async def remove_all_traces(
+    options: ContainerdOptions, *, random: Random, cgroup_parents: Sequence[str] = ()
+) -> None:
+    """Containers, processes, mounts, files; and the cgroups below `cgroup_parents`.
+
+    `cgroup_parents` are paths from the root of the cgroup hierarchies ("kubepods"). Containerd is
+    started once more if it does not run and sandboxes are left. The directory is gone afterwards.
+    """
+    layout = Layout(options.directory)
+    if any(layout.root.glob("io.containerd.grpc.v1.cri/sandboxes/*")):
+        await _remove_politely(options, random)
+    for shim in shims_of(layout):
+        await _kill_tree(shim)
+    linux.unmount_below(layout.directory)
+    _remove_shim_sockets(layout)
+    shutil.rmtree(layout.directory, ignore_errors=True)
+    if layout.directory.exists():
+        # Something was still being written, or a mount had hidden more mounts.
+        linux.unmount_below(layout.directory)
+        shutil.rmtree(layout.directory)
+    for parent in cgroup_parents:
+        await _remove_cgroup(parent)
+
+
+async def _remove_politely(options: ContainerdOptions, random: Random) -> None:
+    try:
+        async with (
+            asyncio.timeout(POLITE_TIME.total_seconds()),
+            Containerd(options, random=random) as containerd,
+        ):
+            runtime = CriRuntime(containerd.socket_path, random=random)
+            try:
+                await remove_all_sandboxes(runtime)
+            finally:
+                runtime.close()
+    except (ContainerRuntimeError, TimeoutError) as error:
+        log.warning("containers are removed by force: %s", error)
+
+
+async def remove_all_sandboxes(runtime: CriRuntime) -> None:
+    """Stop and remove every sandbox with its containers."""
+    limit = asyncio.Semaphore(PARALLEL)
+
+    async def remove(sandbox_id: str) -> None:
+        async with limit:
+            try:
+                await runtime.remove_sandbox(sandbox_id)
+            except ContainerRuntimeError as error:
+                log.warning("sandbox %s is removed by force: %s", sandbox_id, error)
+
+    async with asyncio.TaskGroup() as tasks:
+        for sandbox in await runtime.list_sandboxes():
+            tasks.create_task(remove(sandbox.id), name=f"remove {sandbox.id}")
+
+
+def shims_of(layout: Layout) -> list[int]:
+    """Processes of shims that were started by our containerd."""
+    return [
+        pid
+        for pid, arguments in linux.processes()
+        if arguments and Path(arguments[0]).name == SHIM and str(layout.socket) in arguments
+    ]
+
+
+async def _kill_tree(pid: int) -> None:
+    # The containers first: a shim that ends before them hands them to process 1.
+    for process in [*linux.descendants(pid), pid]:
+        try:
+            handle = linux.ProcessHandle(process)
+        except ProcessLookupError:
+            continue
+        try:
+            handle.send(signal.SIGKILL)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    await handle.wait()
+        finally:
+            handle.close()
+
+
+def _remove_shim_sockets(layout: Layout) -> None:
+    # Shims listen in a directory common to all containerds; each notes its socket's address.
+    for note in layout.state.glob("io.containerd.runtime.v2.task/*/*/address"):
+        with suppress(OSError):
+            address = note.read_text().strip().removeprefix("unix://")
+            if address.startswith("/"):
+                Path(address).unlink()
+
+
+async def _remove_cgroup(parent: str) -> None:
+    for root in linux.cgroup_roots():
+        top = root / parent.strip("/")
+        if top == root or not top.is_dir():
+            continue
+        # Innermost first; a cgroup can be removed once its processes are gone.
+        for directory in [*sorted(top.rglob("*/"), key=lambda p: -len(p.parts)), top]:
+            for attempt in range(20):
+                try:
+                    directory.rmdir()
+                    break
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    if attempt == 19:
+                        log.warning("cgroup %s is still in use", directory)
+                    await asyncio.sleep(0.05)
