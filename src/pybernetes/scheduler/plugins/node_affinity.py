@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pybernetes.api import codec
-from pybernetes.api.core.nodeselector import matches_node_selector, matches_term
+from pybernetes.api.core.nodeselector import (
+    matches_node_selector,
+    matches_term,
+    may_be_on,
+    required_selector,
+)
 from pybernetes.scheduler.framework import Cycle, Follows, Verdict, normalised
 from pybernetes.scheduler.reasons import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from pybernetes.api.types.core_v1 import Node, NodeSelector, Pod
+    from pybernetes.api.types.core_v1 import NodeSelector
     from pybernetes.scheduler.framework import Bools, Floats
 
 
@@ -48,7 +51,7 @@ class NodeAffinity:
         enforced = self._enforced(cycle)
         if required is None and not selector:
             return None if enforced is None else Verdict(enforced, lambda slot: self._NOT_ADDED)
-        passes = _passes(cycle, selector, required)
+        passes = _passes(cycle, required)
         if enforced is None:
             return Verdict(passes, lambda slot: self._OTHER_LABELS)
         return Verdict(
@@ -76,36 +79,19 @@ class NodeAffinity:
         return cycle.columns.derived(key, lambda n: int(matches_node_selector(added, n))) == 1
 
 
-def required_selector(pod: Pod) -> NodeSelector | None:
-    affinity = pod.spec.affinity
-    terms = affinity.node_affinity if affinity else None
-    return terms.required_during_scheduling_ignored_during_execution if terms else None
-
-
-def matches_pod_requirements(pod: Pod, node: Node) -> bool:
-    """Whether the node satisfies nodeSelector and required node affinity."""
-    return _matches(pod.spec.node_selector, required_selector(pod), node)
-
-
-def _matches(selector: Mapping[str, str], required: NodeSelector | None, node: Node) -> bool:
-    labels = node.metadata.labels
-    if any(labels.get(key) != value for key, value in selector.items()):
-        return False
-    return required is None or matches_node_selector(required, node)
-
-
-def _passes(cycle: Cycle, selector: Mapping[str, str], required: NodeSelector | None) -> Bools:
+def _passes(cycle: Cycle, required: NodeSelector | None) -> Bools:
+    pod = cycle.pod
     named = _named_nodes(required)
     if named is None:
-        key = ("NodeAffinity.filter", codec.encode((selector, required)))
-        return cycle.columns.derived(key, lambda n: int(_matches(selector, required, n))) == 1
+        key = ("NodeAffinity.filter", codec.encode((pod.spec.node_selector, required)))
+        return cycle.columns.derived(key, lambda n: int(may_be_on(pod, n))) == 1
     # A daemon set pins each pod to one node by name: a column per pod would be a waste.
     passes = np.zeros(cycle.columns.capacity, dtype=np.bool_)
     for name in named:
         slot = cycle.columns.slot_of.get(name)
         node = cycle.columns.nodes[slot] if slot is not None else None
         if slot is not None and node is not None:
-            passes[slot] = _matches(selector, required, node)
+            passes[slot] = may_be_on(pod, node)
     return passes
 
 

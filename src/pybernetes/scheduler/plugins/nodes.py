@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pybernetes.api import codec
-from pybernetes.api.core.taints import tolerates
+from pybernetes.api.core.taints import NO_EXECUTE, NO_SCHEDULE, tolerates, untolerated
 from pybernetes.api.types.core_v1 import Taint
 from pybernetes.scheduler.framework import Cycle, Follows, Verdict, normalised
 from pybernetes.scheduler.reasons import Refusal
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pybernetes.scheduler.framework import Bools, Floats
 
 UNSCHEDULABLE_TAINT = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
-REPELLING_EFFECTS = ("NoSchedule", "NoExecute")
 
 
 class NodeName:
@@ -99,7 +98,4 @@ class TaintToleration:
 
 
 def first_untolerated(node: Node, tolerations: Sequence[Toleration]) -> Taint | None:
-    for taint in node.spec.taints:
-        if taint.effect in REPELLING_EFFECTS and not tolerates(tolerations, taint):
-            return taint
-    return None
+    return untolerated(tolerations, node.spec.taints, (NO_SCHEDULE, NO_EXECUTE))

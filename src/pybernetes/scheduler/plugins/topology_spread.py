@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pybernetes.api.core.nodeselector import may_be_on
 from pybernetes.scheduler.features import SpreadConstraint
 from pybernetes.scheduler.framework import MAX_SCORE, Cycle, Follows, Verdict
-from pybernetes.scheduler.plugins.node_affinity import matches_pod_requirements
 from pybernetes.scheduler.plugins.nodes import first_untolerated
 from pybernetes.scheduler.reasons import Refusal
 
@@ -138,7 +138,7 @@ def _eligible(cycle: Cycle, constraint: SpreadConstraint) -> Bools:
         pod.spec.node_selector or (affinity and affinity.node_affinity)
     ):
         key = ("PodTopologySpread.affinity", cycle.features.shape)
-        eligible &= columns.derived(key, lambda n: int(matches_pod_requirements(pod, n))) == 1
+        eligible &= columns.derived(key, lambda n: int(may_be_on(pod, n))) == 1
     if constraint.honor_taints:
         key = ("PodTopologySpread.taints", cycle.features.shape)
         tolerations = pod.spec.tolerations
