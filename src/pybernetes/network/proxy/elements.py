@@ -29,18 +29,15 @@ PROTOCOL_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 _PROTOCOL_BYTES = {name: bytes((number, 0, 0, 0)) for name, number in PROTOCOL_NUMBERS.items()}
 _PROTOCOL_NAMES = {packed: name for name, packed in _PROTOCOL_BYTES.items()}
 
-# nft's type of each field; numgen has none of its own, so maps with a slot use typeof.
+# nft's type of each field. numgen has none of its own, so maps with a slot use typeof; and there a
+# port must be that of one protocol, because nft 1.0.6 cannot read `th dport` back from the kernel.
 _TYPES = {"address": "ipv4_addr", "protocol": "inet_proto", "port": "inet_service"}
-_TYPEOFS = {
-    "address": "ip daddr",
-    "protocol": "ip protocol",
-    "port": "th dport",
-    "slot": "numgen random mod 2",
-}
+_TYPEOFS = {"address": "ip daddr", "port": "{} dport", "slot": "numgen random mod 2"}
 
 FRONTEND = ("address", "protocol", "port")
 NODE_PORT = ("protocol", "port")
 BACKEND = ("address", "port")
+PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +50,8 @@ class MapType:
     interval: bool = False
     # Filled by packets, not by the proxy: never part of what is wanted.
     dynamic: bool = False
+    # All its elements are of this protocol.
+    protocol: str = ""
 
     @property
     def shape(self) -> Shape:
@@ -65,10 +64,16 @@ Packed = dict[str, dict[bytes, bytes]]
 MAPS: dict[str, MapType] = {
     "services": MapType(FRONTEND, verdict=True),
     "services-outside": MapType(FRONTEND, verdict=True),
-    "endpoints": MapType((*FRONTEND, "slot"), BACKEND),
+    **{
+        f"endpoints-{protocol}": MapType(("address", "port", "slot"), BACKEND, protocol=protocol)
+        for protocol in PROTOCOLS
+    },
     "ports": MapType(NODE_PORT, verdict=True),
     "ports-outside": MapType(NODE_PORT, verdict=True),
-    "port-endpoints": MapType((*NODE_PORT, "slot"), BACKEND),
+    **{
+        f"port-endpoints-{protocol}": MapType(("port", "slot"), BACKEND, protocol=protocol)
+        for protocol in PROTOCOLS
+    },
     "refused": MapType(FRONTEND, verdict=True),
     "refused-ports": MapType(NODE_PORT, verdict=True),
     "masqueraded": MapType(FRONTEND),
@@ -88,13 +93,14 @@ AFFINITY_SIZE = 262144
 def declaration(name: str) -> str:
     """How the skeleton declares a map or set."""
     kind = MAPS[name]
-    typeof = "slot" in kind.key
+    typeof = bool(kind.protocol)
     words = _TYPEOFS if typeof else _TYPES
     line = f"{'typeof' if typeof else 'type'} {' . '.join(words[field] for field in kind.key)}"
     if kind.verdict:
         line += " : verdict"
     elif kind.data:
         line += f" : {' . '.join(words[field] for field in kind.data)}"
+    line = line.replace("{}", kind.protocol)
     if kind.dynamic:
         line += f"; size {AFFINITY_SIZE}; flags dynamic,timeout"
     if kind.interval:

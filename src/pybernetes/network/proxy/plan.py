@@ -3,8 +3,9 @@
 The packet rules never change (see ruleset.py); what a Service is to this node is a handful of
 map elements. A *frontend* is what clients connect to: (address, protocol, port), or (protocol,
 port) for a node port, which is any address of the node. Its element in `services` or `ports`
-names the chain that picks one of N endpoints by chance, and `endpoints` or `port-endpoints`
-holds those N as slots 0 to N-1. So one endpoint more or less touches only its own Service.
+names the chain that picks one of N endpoints by chance (`tcp-3`), and `endpoints-tcp` or
+`port-endpoints-tcp` holds those N as slots 0 to N-1. So one endpoint more or less touches only
+its own Service.
 
 Two views of a frontend can differ: a Service with externalTrafficPolicy Local shows clients
 outside the cluster only the endpoints on this node (`services-outside`), while pods and the node
@@ -258,11 +259,11 @@ def _frontend(
     if not backends:
         return {}
     key: Key = (*where, protocol, port)
-    chain = ("pick" if where else "port") + suffix
-    slots = "endpoints" if where else "port-endpoints"
+    chain = ("" if where else "port-") + protocol + suffix
+    slots = f"endpoints-{protocol}" if where else f"port-endpoints-{protocol}"
     elements: Elements = {Element(name + suffix, key): f"{chain}-{len(backends)}"}
     for slot, backend in enumerate(backends, first):
-        elements[Element(slots, (*key, slot))] = (backend.address, backend.port)
+        elements[Element(slots, (*where, port, slot))] = (backend.address, backend.port)
     return elements
 
 

@@ -26,8 +26,16 @@ from pybernetes.apimachinery.meta import Key, key_of
 from pybernetes.network import conntrack, netlink, nfnetlink
 from pybernetes.network.conntrack import StaleFlow
 from pybernetes.network.program import NetworkError, explain_os_error
-from pybernetes.network.proxy.elements import Packed, pack, unpack_backend, unpack_key
+from pybernetes.network.proxy.elements import (
+    MAPS,
+    Packed,
+    pack,
+    pack_key,
+    unpack_backend,
+    unpack_key,
+)
 from pybernetes.network.proxy.plan import SERVICE_NAME, LocalFacts, plan_service
+from pybernetes.network.proxy.plan import Key as Frontend
 from pybernetes.network.proxy.rules import Changes, NftablesRules, Rules
 from pybernetes.network.proxy.wanted import Wanted
 
@@ -222,55 +230,72 @@ class ServiceProxy:
 def leftovers(changes: Changes, wanted: Packed) -> _Leftovers:
     """Which UDP flows and which remembered clients still lead to endpoints that are gone."""
     left = _Leftovers()
-    for name in ("endpoints", "port-endpoints"):
-        # Packed frontend -> its backends before and after, as far as they changed.
-        before: dict[bytes, set[bytes]] = {}
-        after: dict[bytes, set[bytes]] = {}
-        for key, (old, new) in changes.get(name, {}).items():
-            frontend = key[:-4]
-            if old is not None:
-                before.setdefault(frontend, set()).add(old)
-            if new is not None:
-                after.setdefault(frontend, set()).add(new)
-        for frontend, olds in before.items():
-            for backend in olds - after.get(frontend, set()):
-                _add_leftover(left, name, frontend, backend, changes, wanted)
+    for name, entries in changes.items():
+        if "endpoints-" in name:
+            _leave(left, name, entries, changes, wanted)
     for name in ("services", "ports"):
         for key, (old, new) in changes.get(name, {}).items():
-            address, protocol, port = _frontend(name, key)
+            *address, protocol, port = unpack_key(name, key)
             if old is None and new is not None and protocol == "udp":
-                left.flows.add(StaleFlow(address, port, None))
+                left.flows.add(StaleFlow(str(address[0]) if address else "", int(port), None))
     return left
 
 
-def _add_leftover(
-    left: _Leftovers, name: str, frontend: bytes, backend: bytes, changes: Changes, wanted: Packed
+def _leave(
+    left: _Leftovers,
+    name: str,
+    entries: dict[bytes, tuple[bytes | None, bytes | None]],
+    changes: Changes,
+    wanted: Packed,
 ) -> None:
-    sticky = "sticky" if name == "endpoints" else "sticky-ports"
-    if frontend in wanted.get(sticky, {}) or frontend in changes.get(sticky, {}):
-        left.affinity.add((frontend, backend))
-    address, protocol, port = _frontend("services" if name == "endpoints" else "ports", frontend)
-    if protocol == "udp":
-        left.flows.add(StaleFlow(address, port, unpack_backend(backend)))
+    protocol = MAPS[name].protocol
+    front, sticky = (
+        ("ports", "sticky-ports") if name.startswith("port-") else ("services", "sticky")
+    )
+    # Frontend -> its backends before and after, as far as they changed.
+    before: dict[Frontend, set[bytes]] = {}
+    after: dict[Frontend, set[bytes]] = {}
+    for key, (old, new) in entries.items():
+        *where, port, _ = unpack_key(name, key)
+        frontend = (*where, protocol, port)
+        if old is not None:
+            before.setdefault(frontend, set()).add(old)
+        if new is not None:
+            after.setdefault(frontend, set()).add(new)
+    for frontend, olds in before.items():
+        packed = pack_key(front, frontend)
+        is_sticky = packed in wanted.get(sticky, {}) or packed in changes.get(sticky, {})
+        *address, _, port = frontend
+        for backend in olds - after.get(frontend, set()):
+            if is_sticky:
+                left.affinity.add((packed, backend))
+            if protocol == "udp":
+                flow_address = str(address[0]) if address else ""
+                left.flows.add(StaleFlow(flow_address, int(port), unpack_backend(backend)))
 
 
-def _frontend(name: str, key: bytes) -> tuple[str, str, int]:
-    *address, protocol, port = unpack_key(name, key)
-    return (str(address[0]) if address else "", str(protocol), int(port))
-
-
-@contextlib.asynccontextmanager
-async def service_proxy(caches: Caches, config: ProxyConfig) -> AsyncIterator[ServiceProxy]:
-    """A running proxy: entered when every Service is in the kernel, left without a trace of change.
+def service_proxy(
+    caches: Caches, config: ProxyConfig
+) -> contextlib.AbstractAsyncContextManager[ServiceProxy]:
+    """A running proxy: entered when every Service is in the kernel.
 
     Leaving keeps the rules, so that connections survive a restart; `remove_rules` takes them away.
     """
+    return service_proxy_over(caches.of(Service), caches.of(EndpointSlice), caches.of(Node), config)
+
+
+@contextlib.asynccontextmanager
+async def service_proxy_over(
+    services: Cache[Service],
+    slices: Cache[EndpointSlice],
+    nodes: Cache[Node],
+    config: ProxyConfig,
+) -> AsyncIterator[ServiceProxy]:
+    """The same over caches that somebody else fills."""
     rules = NftablesRules(config.rules)
     try:
         await rules.prepare()
-        proxy = ServiceProxy(
-            caches.of(Service), caches.of(EndpointSlice), caches.of(Node), config, rules=rules
-        )
+        proxy = ServiceProxy(services, slices, nodes, config, rules=rules)
         with _notices(proxy, config.rules.table, rules.port):
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(proxy.run(), name="service proxy")

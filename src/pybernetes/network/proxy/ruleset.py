@@ -1,11 +1,11 @@
 """The packet rules of the service proxy: one nftables table, the same for every cluster.
 
-    prerouting ─┐                                   ┌─ hairpin, masquerade
-                ├─ services ─► pick-N ─► endpoints ─┤
-    output ─────┘  ports ───► port-N ─► …           └─ learn-T (affinity remembers the endpoint)
+    prerouting ─┐                                          ┌─ hairpin, masquerade
+                ├─ services ─► tcp-N ─► endpoints-tcp ─────┤
+    output ─────┘  ports ─► port-tcp-N ─► port-endpoints … └─ learn-T (affinity: who went where)
 
-A frontend's element in `services` goes to `pick-N`, whose one rule draws a number below N and
-looks up (frontend, number) in `endpoints`. There is a chain per number of endpoints, not per
+A frontend's element in `services` goes to `tcp-N`, whose one rule draws a number below N and
+looks up (frontend, number) in `endpoints-tcp`. There is a chain per number of endpoints, not per
 Service, so Services come and go without any rule changing (ADR 5).
 
 The leak rule stands in `forward` and `output`, behind translation: a packet that still has an
@@ -26,21 +26,26 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pybernetes.network.proxy.elements import MAPS, Packed, declaration, format_elements
+from pybernetes.network.proxy.elements import (
+    MAPS,
+    PROTOCOLS,
+    Packed,
+    declaration,
+    format_elements,
+)
 from pybernetes.network.proxy.plan import OUTSIDE_SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PROTOCOLS = ("tcp", "udp", "sctp")
 # Chains made at once; a Service with more endpoints gets its chain when it appears.
-READY_CHAINS = tuple(f"pick-{n}" for n in range(1, 17))
+READY_CHAINS = tuple(f"{kind}-{n}" for kind in ("tcp", "udp", "port-tcp") for n in range(1, 17))
 
-_PICK = re.compile(r"(pick|port)(-outside)?(-sticky)?-(\d+)")
+_PICK = re.compile(r"(port-)?(tcp|udp|sctp)(-outside)?(-sticky)?-(\d+)")
 _LEARN = re.compile(r"learn-(\d+)")
 
 _FRONT = "ip daddr . ip protocol . th dport"
-_PORT = "ip protocol . th dport"
+_PORT = "meta l4proto . th dport"
 _CT_FRONT = "ct original ip daddr . meta l4proto . ct original proto-dst"
 _CT_PORT = "meta l4proto . ct original proto-dst"
 _NODE_ADDRESS = "fib daddr type local ip daddr != 127.0.0.0/8"
@@ -137,8 +142,9 @@ def chain_rules(name: str) -> list[str]:
     match = _PICK.fullmatch(name)
     if match is None:
         raise ValueError(f"there is no chain called {name}")
-    what, outside, sticky, count = match.groups()
-    front, slots = (_FRONT, "endpoints") if what == "pick" else (_PORT, "port-endpoints")
+    node_port, protocol, outside, sticky, count = match.groups()
+    front = f"{protocol} dport" if node_port else f"ip daddr . {protocol} dport"
+    slots = f"{node_port or ''}endpoints-{protocol}"
     offset = f" offset {OUTSIDE_SLOTS}" if outside else ""
     rules = [f"dnat ip to {front} . numgen random mod {count}{offset} map @{slots}"]
     if sticky:
