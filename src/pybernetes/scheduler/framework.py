@@ -11,14 +11,15 @@ changed, plugins with `follows = Follows.CLUSTER` for all.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from random import Random
 
     from numpy.typing import NDArray
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 MAX_SCORE = 100
+ALL_SLOTS = slice(None)
 
 
 class Follows(Enum):
@@ -55,8 +57,8 @@ class Cycle:
     columns: NodeColumns
     # The selector that names the pod's siblings, for default spreading; None if it has none.
     siblings: Selector | None = None
-    # Scratch space, by plugin name.
-    state: dict[str, Any] = field(default_factory=dict)
+    # The slots a plugin that follows single slots is asked about: all, or one that changed.
+    window: slice = field(default_factory=lambda: ALL_SLOTS)
 
 
 @dataclass(slots=True)
@@ -75,6 +77,8 @@ class PreEnqueuePlugin(Protocol):
 
 
 class FilterPlugin(Protocol):
+    """A plugin that follows single slots answers for `cycle.window`, the others for all slots."""
+
     name: str
     follows: Follows
 
@@ -135,27 +139,53 @@ class Sweep:
 
     def placed(self, slot: int) -> None:
         """The columns now hold a pod of this shape on the slot: bring the sweep up to date."""
-        scores_follow_all = False
-        for index, (plugin, verdict) in enumerate(self._verdicts):
-            if plugin.follows is Follows.NODES:
-                continue
-            again = plugin.filter(self._cycle)
-            self._verdicts[index] = (plugin, again or verdict)
-            scores_follow_all |= plugin.follows is Follows.CLUSTER
-        self._feasible = self._all_pass()
+        follows_all = self._refilter(slot)
         if self._total is None:
             return
-        changed = scores_follow_all
-        for plugin_, weight in self._profile.scores:
-            if plugin_.follows is Follows.NODES:
-                continue
-            column = plugin_.score(self._cycle, self._feasible)
-            if column is not None:
-                self._scores[plugin_.name] = column * weight
-                changed = True
-        if changed:
+        changed = False
+        for plugin, weight in self._profile.scores:
+            if plugin.follows is Follows.CLUSTER:
+                column = plugin.score(self._cycle, self._feasible)
+                if column is not None:
+                    self._scores[plugin.name] = column * weight
+                    changed = True
+            elif plugin.follows is Follows.SLOT and plugin.name in self._scores:
+                with self._only(slot):
+                    column = plugin.score(self._cycle, self._feasible)
+                if column is not None:
+                    self._scores[plugin.name][slot] = column[0] * weight
+        if changed or follows_all:
             self._add_up()
-        self._total[~self._feasible] = -np.inf
+        elif self._feasible[slot]:
+            self._total[slot] = sum(column[slot] for column in self._scores.values())
+        else:
+            self._total[slot] = -np.inf
+
+    def _refilter(self, slot: int) -> bool:
+        """Filter again what depends on pods; whether slots beyond this one may have changed."""
+        follows_all = False
+        for index, (plugin, verdict) in enumerate(self._verdicts):
+            if plugin.follows is Follows.SLOT:
+                with self._only(slot):
+                    here = plugin.filter(self._cycle)
+                if here is not None:
+                    verdict.passes[slot] = here.passes[0]
+            elif plugin.follows is Follows.CLUSTER:
+                follows_all = True
+                self._verdicts[index] = (plugin, plugin.filter(self._cycle) or verdict)
+        if follows_all:
+            self._feasible = self._all_pass()
+        else:
+            self._feasible[slot] = all(verdict.passes[slot] for _, verdict in self._verdicts)
+        return follows_all
+
+    @contextmanager
+    def _only(self, slot: int) -> Iterator[None]:
+        self._cycle.window = slice(slot, slot + 1)
+        try:
+            yield
+        finally:
+            self._cycle.window = ALL_SLOTS
 
     def refusals(self) -> dict[str, tuple[Refusal, ...]]:
         """Why each node that exists was refused, by name: the first filter's reasons, as upstream."""

@@ -96,7 +96,8 @@ class InterPodAffinity:
         if among.size == 0 or among.max() == among.min():
             return None
         span = among.max() - among.min()
-        return np.floor((raw - among.min()) * MAX_SCORE / span)
+        scores: Floats = np.floor((raw - among.min()) * MAX_SCORE / span)
+        return scores
 
     def _near_enough(self, cycle: Cycle, terms: tuple[PodTerm, ...]) -> Bools:
         columns = cycle.columns

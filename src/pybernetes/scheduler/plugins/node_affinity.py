@@ -76,7 +76,10 @@ class NodeAffinity:
         if added is None:
             return None
         key = ("NodeAffinity.added", codec.encode(added))
-        return cycle.columns.derived(key, lambda n: int(matches_node_selector(added, n))) == 1
+        enforced: Bools = (
+            cycle.columns.derived(key, lambda n: int(matches_node_selector(added, n))) == 1
+        )
+        return enforced
 
 
 def _passes(cycle: Cycle, required: NodeSelector | None) -> Bools:
@@ -84,7 +87,8 @@ def _passes(cycle: Cycle, required: NodeSelector | None) -> Bools:
     named = _named_nodes(required)
     if named is None:
         key = ("NodeAffinity.filter", codec.encode((pod.spec.node_selector, required)))
-        return cycle.columns.derived(key, lambda n: int(may_be_on(pod, n))) == 1
+        matching: Bools = cycle.columns.derived(key, lambda n: int(may_be_on(pod, n))) == 1
+        return matching
     # A daemon set pins each pod to one node by name: a column per pod would be a waste.
     passes = np.zeros(cycle.columns.capacity, dtype=np.bool_)
     for name in named:

@@ -53,14 +53,14 @@ class NodeResourcesFit:
         self._shape = shape
 
     def filter(self, cycle: Cycle) -> Verdict | None:
-        columns = cycle.columns
-        passes = columns.requested(PODS) + 1 <= columns.allocatable_of(PODS)
+        columns, here = cycle.columns, cycle.window
+        passes = columns.requested(PODS)[here] < columns.allocatable_of(PODS)[here]
         for name, amount in cycle.features.requests:
-            passes &= columns.requested(name) + amount <= columns.allocatable_of(name)
+            passes &= columns.requested(name)[here] + amount <= columns.allocatable_of(name)[here]
         return Verdict(passes, lambda slot: self._why(cycle, slot))
 
     def score(self, cycle: Cycle, feasible: Bools) -> Floats | None:
-        total = np.zeros(cycle.columns.capacity, dtype=np.float64)
+        total: Floats | float = 0.0
         weight_sum = 0
         for name, weight in self._weights:
             used, capacity = _scored_use(cycle, name)
@@ -68,7 +68,10 @@ class NodeResourcesFit:
                 continue
             total += weight * self._value(used, capacity)
             weight_sum += weight
-        return np.floor(total / weight_sum) if weight_sum else None
+        if not weight_sum:
+            return None
+        scores: Floats = np.floor(total / weight_sum)
+        return scores
 
     def _why(self, cycle: Cycle, slot: int) -> tuple[Refusal, ...]:
         columns = cycle.columns
@@ -117,13 +120,14 @@ class NodeResourcesBalancedAllocation:
             return None
         fractions = []
         for name in (CPU, MEMORY):
-            capacity = cycle.columns.allocatable_of(name)
-            used = cycle.columns.requested(name) + requests.get(name, 0)
+            capacity = cycle.columns.allocatable_of(name)[cycle.window]
+            used = cycle.columns.requested(name)[cycle.window] + requests.get(name, 0)
             share = used / np.maximum(capacity, 1)
             fractions.append(np.where(capacity > 0, np.minimum(share, 1.0), 1.0))
         # The standard deviation of two values is half their distance.
         deviation = np.abs(fractions[0] - fractions[1]) / 2
-        return np.floor((1 - deviation) * MAX_SCORE)
+        scores: Floats = np.floor((1 - deviation) * MAX_SCORE)
+        return scores
 
 
 class NodePorts:
@@ -146,15 +150,16 @@ class NodePorts:
         if not wanted:
             return None
         taken = cycle.columns.ports_taken(wanted)
-        return Verdict(pass_all_but(cycle.columns.capacity, taken), lambda slot: self._WHY)
+        passes = pass_all_but(cycle.columns.capacity, taken)
+        return Verdict(passes[cycle.window], lambda slot: self._WHY)
 
 
 def _scored_use(cycle: Cycle, resource: str) -> tuple[Ints, Ints]:
     """Use and capacity as scores see them: containers that ask for nothing count a little."""
-    columns, features = cycle.columns, cycle.features
-    capacity = columns.allocatable_of(resource)
+    columns, features, here = cycle.columns, cycle.features, cycle.window
+    capacity = columns.allocatable_of(resource)[here]
     if resource == CPU:
-        return columns.scored_cpu + features.scored_cpu, capacity
+        return columns.scored_cpu[here] + features.scored_cpu, capacity
     if resource == MEMORY:
-        return columns.scored_memory + features.scored_memory, capacity
-    return columns.requested(resource) + dict(features.requests).get(resource, 0), capacity
+        return columns.scored_memory[here] + features.scored_memory, capacity
+    return columns.requested(resource)[here] + dict(features.requests).get(resource, 0), capacity

@@ -161,5 +161,5 @@ def _cost(cycle: Cycle, constraint: SpreadConstraint, counted: Bools) -> Floats:
         )
         per_value[0] = 0
         per_slot, size = per_value[codes], len(np.unique(codes[counted & (codes > 0)]))
-    cost: Floats = per_slot * math.log(size + 2) + (constraint.max_skew - 1)
-    return np.where(codes > 0, cost, 0.0)
+    cost = per_slot * math.log(size + 2) + (constraint.max_skew - 1)
+    return np.where(codes > 0, cost, 0.0).astype(np.float64)
