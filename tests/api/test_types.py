@@ -206,9 +206,9 @@ def test_the_index_imports_no_types() -> None:
 
 @needs_examples
 def test_what_is_committed_is_what_apigen_writes(tmp_path: Path) -> None:
-    from tools.apigen.__main__ import API, generate
+    from tools.apigen.__main__ import PACKAGE, generate
 
     generate(FACTS, tmp_path)
     for path in sorted(tmp_path.rglob("*.*")):
-        committed = API / path.relative_to(tmp_path)
+        committed = PACKAGE / path.relative_to(tmp_path)
         assert committed.read_text() == path.read_text(), f"{committed} is out of date"

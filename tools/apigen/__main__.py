@@ -14,13 +14,13 @@ from .write_tables import static_defaults, write_protobuf_table, write_schema_ta
 from .write_types import write_types
 
 ROOT = Path(__file__).resolve().parents[2]
-API = ROOT / "src" / "pybernetes" / "api"
+PACKAGE = ROOT / "src" / "pybernetes"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="apigen", description=__doc__)
     parser.add_argument("--facts", type=Path, required=True, help="folder of the fact files")
-    parser.add_argument("--out", type=Path, default=API, help="the api package to write into")
+    parser.add_argument("--out", type=Path, default=PACKAGE, help="the package to write into")
     arguments = parser.parse_args()
     generate(arguments.facts, arguments.out)
 
@@ -32,16 +32,18 @@ def generate(facts: Path, out: Path) -> None:
     protobuf = _load(facts, "protobuf_fields.json")
     unpublished = supplement(protobuf)
     model = build({**schema, **unpublished}, protobuf)
-    write_types(model, out / "types", version)
-    write_index(model, resources, out / "types", version)
+    write_types(model, out / "api" / "types", version)
+    write_index(model, resources, out / "api" / "types", version)
     write_schema_table(
         schema,
         unpublished,
         _load(facts, f"enums_{version}.json")["enums"],
         static_defaults(_load(facts, f"static_defaults_{version}.json")),
-        out / "tables" / "schema.json",
+        out / "api" / "tables" / "schema.json",
     )
-    write_protobuf_table(protobuf, out / "tables" / "protobuf.json")
+    write_protobuf_table(
+        protobuf, [*schema, *unpublished], out / "apimachinery" / "tables" / "protobuf.json"
+    )
 
 
 def _load(facts: Path, name: str) -> Any:

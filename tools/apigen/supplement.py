@@ -45,6 +45,7 @@ _MESSAGES: dict[str, tuple[tuple[str, str] | None, tuple[str, ...]]] = {
     _META + "GetOptions": (("", "v1"), ()),
     _META + "GroupVersionKind": (None, ("group", "version", "kind")),
     _META + "GroupVersionResource": (None, ("group", "version", "resource")),
+    _META + "List": (("", "v1"), ("items",)),
     _META + "ListOptions": (("", "v1"), ()),
     _META + "PartialObjectMetadata": (("meta.k8s.io", "v1"), ()),
     _META + "PartialObjectMetadataList": (("meta.k8s.io", "v1"), ("items",)),

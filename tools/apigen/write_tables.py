@@ -1,8 +1,8 @@
-"""Writes api/tables: what schemas and protobuf decoding need, one definition per line.
+"""Writes the tables: what schemas and protobuf decoding need, one definition per line.
 
 ``schema.json`` maps a definition to its fields, each a type expression (``[]core.v1.Container``,
 ``map[string]string``, ``int32``) or, where more is known of it, a list of that and a mapping
-of the rest. ``protobuf.json`` maps a message to its fields by number.
+of the rest. ``protobuf.json`` maps a message to its fields: number, name, type.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from . import gotypes
 from .names import class_of, definition_of, module_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 Json = dict[str, Any]
@@ -146,29 +146,48 @@ def static_defaults(facts: Json) -> dict[str, dict[str, str]]:
     return merged
 
 
-def write_protobuf_table(protobuf: Mapping[str, list[Any]], path: Path) -> None:
-    table: dict[str, Json] = {}
-    for message, entries in sorted(protobuf.items()):
-        package = message.rpartition(".")[0]
-        table[short_name(definition_of(message))] = {
-            str(entry[0]): _protobuf_field(package, entry) for entry in entries
-        }
-    _write_lines(table, path)
+def write_protobuf_table(
+    protobuf: Mapping[str, list[Any]], definitions: Iterable[str], path: Path
+) -> None:
+    """The messages of all definitions, and what these are made of."""
+    messages = {definition_of(message): (message, protobuf[message]) for message in protobuf}
+    table: dict[str, Any] = {}
+    waiting = sorted(set(definitions) & set(messages), reverse=True)
+    while waiting:
+        identity = waiting.pop()
+        if short_name(identity) in table or _protobuf_value(identity, messages):
+            continue
+        message, entries = messages[identity]
+        fields = []
+        for entry in entries:
+            head, kind = _protobuf_type(message.rpartition(".")[0], entry[2])
+            if kind in messages:
+                waiting.append(kind)
+                kind = _protobuf_value(kind, messages) or short_name(kind)
+            # An embedded message has no name in JSON: its fields stand in the outer object.
+            fields.append([entry[0], "" if len(entry) > 3 else entry[1], head + kind])
+        table[short_name(identity)] = fields
+    _write_lines(dict(sorted(table.items())), path)
 
 
-def _protobuf_field(package: str, entry: list[Any]) -> list[Any]:
-    _, name, kind, *embedded = entry
+def _protobuf_value(identity: str, messages: Mapping[str, tuple[str, list[Any]]]) -> str:
+    """What a message is called that stands for a plain value of JSON; empty if it does not."""
+    if identity in _SPECIAL:
+        return _SPECIAL[identity]
+    wrapped = messages[identity][1]
+    return "strings" if wrapped == [[1, "items", "*string"]] else ""
+
+
+def _protobuf_type(package: str, kind: str) -> tuple[str, str]:
+    """Whether a field is repeated (``*``) or a map (``map:``), and its type or definition."""
     head = ""
     if kind.startswith("*"):
         head, kind = "*", kind[1:]
     elif kind.startswith("map<string,"):
         head, kind = "map:", kind[len("map<string,") : -1]
     if kind.startswith("."):
-        kind = short_name(definition_of(kind[1:]))
-    elif kind[0].isupper():
-        kind = short_name(definition_of(f"{package}.{kind}"))
-    # An embedded message has no name of its own in JSON: its fields stand in the outer object.
-    return ["" if embedded else name, head + kind]
+        return head, definition_of(kind[1:])
+    return head, definition_of(f"{package}.{kind}") if kind[0].isupper() else kind
 
 
 def _write_lines(table: Mapping[str, Json], path: Path) -> None:

@@ -109,6 +109,7 @@ KINDS: tuple[KindInfo, ...] = (
         preferred=True,
     ),
     KindInfo("", "v1", "LimitRangeList", "core_v1", "LimitRangeList"),
+    KindInfo("", "v1", "List", "meta_v1", "List"),
     KindInfo("", "v1", "ListOptions", "meta_v1", "ListOptions"),
     KindInfo(
         "", "v1", "Namespace", "core_v1", "Namespace",

@@ -132,6 +132,13 @@ class ListMeta(Struct, frozen=True, kw_only=True):
     shard_info: ShardInfo | None = None
 
 
+class List(Struct, frozen=True, kw_only=True):
+    kind: str = always("List")
+    api_version: str = always("v1")
+    metadata: ListMeta = new(ListMeta)
+    items: tuple[Any, ...] = always(())
+
+
 class ListOptions(Struct, frozen=True, kw_only=True):
     kind: str = always("ListOptions")
     api_version: str = always("v1")
