@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pybernetes.aio.clock import Clock, LoopClock, SystemClock
-from pybernetes.aio.virtualtime import Deadlock, outside_work, run_virtual, settled
+from pybernetes.aio.virtualtime import Deadlock, hold_time_for, outside_work, run_virtual, settled
 
 
 async def test_sleeping_for_a_year_takes_no_time() -> None:
@@ -112,6 +112,18 @@ async def test_a_thread_may_call_back() -> None:
             await event.wait()
     thread.join()
     assert loop.time() == 0
+
+
+async def test_a_future_that_a_thread_fulfils_holds_time() -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[int] = hold_time_for(loop.create_future())
+    timer = threading.Timer(0.02, lambda: loop.call_soon_threadsafe(future.set_result, 7))
+    timer.start()
+    async with asyncio.timeout(0.001):
+        assert await future == 7
+    timer.join()
+    await asyncio.sleep(1)
+    assert loop.time() == 1
 
 
 async def test_an_undeclared_thread_gets_a_last_chance_before_deadlock() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -33,10 +33,13 @@ from pybernetes.apimachinery.errors import (
 )
 from pybernetes.client.client import Client, PatchType
 from pybernetes.client.kind import PartialObject, dynamic_kind, kind_of, metadata_kind
-from pybernetes.client.transport import Transport
-from pybernetes.wire.http import Request, Response
+from pybernetes.client.transport import Transport, lines_of
+from pybernetes.wire.http import ClientResponse, Headers, Request, Response
 from pybernetes.wire.memory import MemoryHttpClient
 from tests.client.fakeserver import FakeServer, answer_of, ok
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 replace = msgspec.structs.replace
 
@@ -248,6 +251,21 @@ async def test_a_watch_of_the_forgotten_past_is_expired(server: FakeServer) -> N
     async with server.client().watch(ConfigMap, resource_version="5") as events:
         with pytest.raises(Expired):
             await anext(events)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+async def test_lines_are_put_together_however_they_are_cut(size: int) -> None:
+    text = b"one\ntwo\n\nthree\nunfinished"
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(text), size):
+            yield text[start : start + size]
+
+    async def nothing() -> None: ...
+
+    response = ClientResponse(200, Headers(), chunks(), close=nothing)
+    lines = [line async for batch in lines_of(response) for line in batch]
+    assert lines == [b"one", b"two", b"", b"three"]
 
 
 async def test_dictionaries_for_kinds_without_a_class(server: FakeServer) -> None:

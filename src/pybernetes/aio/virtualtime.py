@@ -7,8 +7,8 @@ the list of who is blocked, instead of a test that hangs.
 When no callback is ready, the loop decides in this order:
 
 1. Bytes, connections or calls from other threads that are already there: take them.
-2. *Outside work* is going on (a job in an executor, or a block under
-   `outside_work()`): wait for it in real time. Time stands still while it lasts,
+2. *Outside work* is going on (a job in an executor, a block under `outside_work()`,
+   a future given to `hold_time_for()`): wait for it in real time. Time stands still while it lasts,
    so a database commit takes no virtual time at all.
 3. Somebody waits in `settled()`: let them go on. Time has not moved.
 4. A file descriptor other than a listening socket is registered: somebody outside
@@ -104,9 +104,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> Future[T]:
         future = super().run_in_executor(executor, func, *args)
+        self.hold_time_for(future)
+        return future
+
+    def hold_time_for(self, future: Future[Any]) -> None:
         self._outside_jobs += 1
         future.add_done_callback(self._job_done)
-        return future
 
     def _job_done(self, _: Future[Any]) -> None:
         self._outside_jobs -= 1
@@ -205,6 +208,17 @@ def outside_work() -> Iterator[None]:
             yield
     else:
         yield
+
+
+def hold_time_for(future: Future[T]) -> Future[T]:
+    """`outside_work` until a future is done that a thread of our own will fulfil.
+
+    Gives the future back. On an ordinary loop this does nothing.
+    """
+    loop = future.get_loop()
+    if isinstance(loop, VirtualTimeLoop):
+        loop.hold_time_for(future)
+    return future
 
 
 def run_virtual(coroutine: Coroutine[Any, Any, T]) -> T:

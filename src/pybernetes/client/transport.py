@@ -127,14 +127,19 @@ class Transport:
 
 async def lines_of(response: ClientResponse) -> AsyncGenerator[Lines, None]:
     """The lines of a stream, as many at a time as came together; an unfinished last one is lost."""
-    rest = b""
+    # The beginning of a line whose end has not come yet, in pieces.
+    rest: list[bytes] = []
+    size = 0
     async for chunk in response:
-        lines = (rest + chunk if rest else chunk).split(b"\n")
-        rest = lines.pop()
-        if len(rest) > LONGEST_LINE_BYTES:
-            raise ValueError(f"a line of a watch is longer than {LONGEST_LINE_BYTES} bytes")
-        if lines:
-            yield lines
+        head, newline, tail = chunk.rpartition(b"\n")
+        if not newline:
+            rest.append(tail)
+            size += len(tail)
+            if size > LONGEST_LINE_BYTES:
+                raise ValueError(f"a line of a watch is longer than {LONGEST_LINE_BYTES} bytes")
+            continue
+        yield (b"".join([*rest, head]) if rest else head).split(b"\n")
+        rest, size = ([tail], len(tail)) if tail else ([], 0)
 
 
 def _target(path: str, query: Query | Sequence[tuple[str, str]] | None) -> str:
