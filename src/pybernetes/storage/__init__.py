@@ -1,13 +1,15 @@
 """A revisioned key-value store with the semantics of etcd.
 
 `Store` is the interface and `docs/storage.md` the manual. `MemoryStore` is for
-tests and simulation. Only the API server, the composition root and the test kit
+tests and simulation, `SqliteStore` for clusters that shall survive. Only the API server, the composition root and the test kit
 may import this package; everybody else talks to the API.
 """
 
 from __future__ import annotations
 
+from pybernetes.storage.durable import DurableOptions
 from pybernetes.storage.memory import HistoryLimits, MemoryStore
+from pybernetes.storage.sqlite import SqliteStore
 from pybernetes.storage.store import (
     Change,
     Compacted,
@@ -18,17 +20,20 @@ from pybernetes.storage.store import (
     Problem,
     Range,
     RevisionMismatch,
+    Statistics,
     Store,
     StoreClosed,
     StoreError,
     StoreFailed,
     Subscription,
+    Unreadable,
 )
 
 __all__ = [
     "Change",
     "Compacted",
     "Durability",
+    "DurableOptions",
     "FutureRevision",
     "HistoryLimits",
     "KeyNotFound",
@@ -37,9 +42,12 @@ __all__ = [
     "Problem",
     "Range",
     "RevisionMismatch",
+    "SqliteStore",
+    "Statistics",
     "Store",
     "StoreClosed",
     "StoreError",
     "StoreFailed",
     "Subscription",
+    "Unreadable",
 ]

@@ -142,7 +142,7 @@ class Follower:
 class Ledger:
     """Current values, key order and the window of recent changes of one store."""
 
-    def __init__(self, revision: int = 0) -> None:
+    def __init__(self, revision: int = 1) -> None:
         # The value of every key that exists.
         self._current: dict[str, KeyValue] = {}
         # The same keys, sorted.

@@ -22,6 +22,7 @@ from pybernetes.storage.store import (
     KeyValue,
     Problem,
     Range,
+    Statistics,
     StoreClosed,
     Subscription,
 )
@@ -116,6 +117,16 @@ class MemoryStore:
 
     def problems(self) -> Sequence[Problem]:
         return ()
+
+    def statistics(self) -> Statistics:
+        ledger = self._ledger
+        return Statistics(
+            keys=len(ledger),
+            revision=ledger.revision,
+            compacted=ledger.compacted,
+            live_bytes=ledger.live_bytes,
+            window_bytes=ledger.window_bytes,
+        )
 
     async def close(self) -> None:
         self._closed = True

@@ -2,14 +2,17 @@
 
 A store is a map from keys to bytes with one global, strictly increasing
 revision, after the model of etcd. Every write takes the next revision; the
-revision of a key's last write is what Kubernetes calls its resourceVersion.
+revision of a key's last write is what Kubernetes calls its resourceVersion. An empty
+store is at revision 1, since 0 has a meaning of its own in the API.
 
 The promises, each tested by `pybernetes.testing.store_contract` on every backend:
 
 Ordered     changes are delivered in the order of their revisions;
 Unique      no change is delivered twice to one watcher;
 Atomic      the changes of one revision are delivered together;
-Reliable    no change between two delivered ones is left out;
+Reliable    no change between two delivered ones is left out, but for relaxed
+            overwrites: of those, a backend may keep only the last before a commit
+            for readers who come for them later;
 Resumable   a watch may start at any revision still in the history, or is told
             `Compacted`, after which the reader lists again.
 
@@ -143,6 +146,37 @@ class StoreFailed(StoreError):
     """
 
 
+class Unreadable(StoreError):
+    """The key exists, but what the disk holds of it is damaged. Writing it anew mends it.
+
+    Not `None`: who concludes from an owner's absence that its dependents may go must
+    not be led there by a bad sector. Ranges leave such keys out; `problems` lists them.
+    """
+
+    def __init__(self, key: str, revision: int) -> None:
+        super().__init__(f"{key}: what was stored at revision {revision} cannot be read")
+        self.key = key
+        self.revision = revision
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Figures for metrics. What a backend does not have is zero."""
+
+    keys: int
+    revision: int
+    compacted: int
+    # Bytes of current values, and of the past that is held in memory.
+    live_bytes: int
+    window_bytes: int
+    # Relaxed writes that the disk has not seen.
+    backlog_rows: int = 0
+    commits: int = 0
+    failed_commits: int = 0
+    rows_written: int = 0
+    commit_seconds: float = 0.0
+
+
 class Subscription(Protocol):
     """A running `follow`."""
 
@@ -164,7 +198,10 @@ class Store(Protocol):
         ...
 
     async def get(self, key: str, *, revision: int | None = None) -> KeyValue | None:
-        """The key now, or as it was at `revision` (`Compacted`, `FutureRevision`)."""
+        """The key now, or as it was at `revision`.
+
+        Raises `Unreadable`; for the past `Compacted` and `FutureRevision`.
+        """
         ...
 
     async def range(
@@ -232,6 +269,14 @@ class Store(Protocol):
 
     def problems(self) -> Sequence[Problem]:
         """What is wrong at the moment: unreadable objects, a disk that fails."""
+        ...
+
+    def statistics(self) -> Statistics:
+        """How much there is of what."""
+        ...
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError if the store contradicts itself. For tests; takes its time."""
         ...
 
     async def close(self) -> None:
