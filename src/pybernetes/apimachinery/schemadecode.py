@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -130,7 +130,7 @@ class _Decoders(dict[str, Decoder]):
 
 def _object_decoder(schema: Schema) -> Decoder:
     decoders = _Decoders(schema)
-    fields = schema.properties or {}
+    fields: Mapping[str, Schema] = schema.properties or {}
     # Only few types have such fields; the others do not pay for the question.
     zeros = tuple(name for name in fields if fields[name].zero_is_absent)
 
@@ -291,7 +291,7 @@ class Place(NamedTuple):
     def key(self, name: str) -> Place:
         return self._replace(path=f"{self.path}.{name}")
 
-    def index(self, number: int) -> Place:
+    def element(self, number: int) -> Place:
         return self._replace(path=f"{self.path}[{number}]")
 
     def mismatch(self, found: str, wanted: str) -> str:
@@ -336,7 +336,7 @@ class Walk:
     def _object(self, value: Json, schema: Schema, place: Place) -> Json:
         if type(value) is not dict:
             return self._mismatch(value, schema, place)
-        fields = schema.properties or {}
+        fields: Mapping[str, Schema] = schema.properties or {}
         struct = schema.ref.rpartition(".")[2]
         result = {}
         for name, item in value.items():
@@ -358,7 +358,7 @@ class Walk:
         if type(value) is not list:
             return self._mismatch(value, schema, place)
         return [
-            zero_of(items) if item is None else self.decode(item, items, place.index(number))
+            zero_of(items) if item is None else self.decode(item, items, place.element(number))
             for number, item in enumerate(value)
         ]
 
@@ -430,7 +430,11 @@ def json_kind(value: Json) -> str:
         return "bool"
     if isinstance(value, int | float):
         return "number"
-    return {dict: "object", list: "array", str: "string"}.get(type(value), "null")
+    if isinstance(value, str):
+        return "string"
+    if value is None:
+        return "null"
+    return "object" if isinstance(value, dict) else "array"
 
 
 def zero_of(schema: Schema) -> Json:
