@@ -201,6 +201,33 @@ async def test_it(random): assert random.random() < 0, f"drew {random.random()}"
     assert drawn == [line for line in second.outlines if "AssertionError: drew" in line]
 
 
+def test_hypothesis_gets_a_loop_for_each_example(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+from hypothesis import given, settings, strategies as st
+loops = set()
+@settings(database=None)
+@given(st.integers(0, 5))
+async def test_it(n):
+    assert asyncio.get_running_loop().time() == 0
+    await asyncio.sleep(1000 * n)
+    loops.add(n)
+@settings(database=None, max_examples=5)
+@given(st.integers())
+async def test_leaving_tasks(n):
+    asyncio.create_task(asyncio.sleep(10))
+class TestMethods:
+    @settings(database=None)
+    @given(st.integers(0, 5))
+    async def test_it(self, n): assert n < 4
+def test_after(): assert len(loops) > 2
+""",
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(["*task left behind*"])
+
+
 def test_other_plugins_tests_are_left_alone(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,

@@ -10,6 +10,8 @@ marked as its own (`asyncio`, `anyio`, `trio`).
   lives in one task from its set-up to its tear-down, so it may hold a `TaskGroup`
   or a time limit open around its `yield`; if that task fails, so does the test,
   at once and with the fixture's error.
+- An async test of Hypothesis runs each example on a loop of its own; it can have no
+  async fixtures, which belong to the test's loop.
 - A test that leaves tasks behind fails, and so does one whose loop had to report
   an exception nobody took.
 - `clock` is the test's clock. `random` is seeded from `--pybernetes-seed` and the
@@ -18,6 +20,7 @@ marked as its own (`asyncio`, `anyio`, `trio`).
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random as random_module
 from typing import TYPE_CHECKING, Any
@@ -200,12 +203,36 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
+    # Hypothesis makes a test that calls the one we can run, once per example.
+    examples = getattr(pyfuncitem.obj, "hypothesis", None)
+    if examples is not None and inspect.iscoroutinefunction(examples.inner_test):
+        if _is_ours(pyfuncitem):
+            realtime = pyfuncitem.get_closest_marker("realtime") is not None
+            examples.inner_test = _each_on_its_own_loop(examples.inner_test, realtime=realtime)
+        return None
     if not inspect.iscoroutinefunction(pyfuncitem.obj) or not _is_ours(pyfuncitem):
         return None
     names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
     _state_of(pyfuncitem).run(pyfuncitem.obj(**arguments), name="test")
     return True
+
+
+def _each_on_its_own_loop(
+    test: Callable[..., Coroutine[Any, Any, None]], *, realtime: bool
+) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run_example(*args: Any, **kwargs: Any) -> None:
+        state = AsyncTest(realtime=realtime)
+        problems: list[str] = []
+        try:
+            state.run(test(*args, **kwargs), name="test")
+        finally:
+            problems = state.close()
+        if problems:
+            pytest.fail("\n".join(problems), pytrace=False)
+
+    return run_example
 
 
 @pytest.hookimpl(wrapper=True)
