@@ -1,0 +1,1 @@
+"""The verbs on stored resources, one module per kind of work."""
