@@ -107,7 +107,8 @@ class HttpClient:
         exchange = await self._fresh()
         try:
             exchange.begin(method)
-            await exchange.send(self._head(method, target, headers, b""), b"")
+            head, _ = self._head(method, target, headers, b"")
+            await exchange.send(head, b"", chunked=False)
             status, fields = await exchange.receive_head()
         except BaseException:
             self._discard(exchange)
@@ -125,12 +126,12 @@ class HttpClient:
         headers: Sequence[tuple[str, str]],
         body: bytes | AsyncIterator[bytes],
     ) -> ClientResponse:
-        head = self._head(method, target, headers, body)
+        head, chunked = self._head(method, target, headers, body)
         while True:
             exchange = self._take_idle() or await self._fresh()
             try:
                 exchange.begin(method)
-                await exchange.send(head, body)
+                await exchange.send(head, body, chunked=chunked)
                 status, fields = await exchange.receive_head()
             except ConnectionClosed:
                 self._discard(exchange)
@@ -152,16 +153,19 @@ class HttpClient:
         target: str,
         headers: Sequence[tuple[str, str]],
         body: bytes | AsyncIterator[bytes],
-    ) -> bytes:
+    ) -> tuple[bytes, bool]:
+        """The head, and whether it announces a chunked body."""
         fields = list(headers)
         names = {name.lower() for name, _ in fields}
         if "host" not in names:
             fields.insert(0, ("Host", self._authority))
-        if not isinstance(body, bytes):
+        # A caller that knows the length of a streamed body says so itself.
+        chunked = not isinstance(body, bytes) and "content-length" not in names
+        if chunked:
             fields.append(("Transfer-Encoding", "chunked"))
-        elif body or method in ("POST", "PUT", "PATCH"):
+        elif isinstance(body, bytes) and (body or method in ("POST", "PUT", "PATCH")):
             fields.append(("Content-Length", str(len(body))))
-        return request_head(method, self._prefix + target, fields)
+        return request_head(method, self._prefix + target, fields), chunked
 
     def _response(self, exchange: _Exchange, status: int, fields: Headers) -> ClientResponse:
         async def close() -> None:
@@ -280,7 +284,7 @@ class _Exchange:
         self._head = None
         self._chunks.clear()
 
-    async def send(self, head: bytes, body: bytes | AsyncIterator[bytes]) -> None:
+    async def send(self, head: bytes, body: bytes | AsyncIterator[bytes], *, chunked: bool) -> None:
         """A server that refuses a long body closes before it has read it: the refusal, if
         there is one, is what receive_head will find, so a failed write is not the end."""
         connection = self.connection
@@ -292,9 +296,10 @@ class _Exchange:
             connection.write(head)
             async for data in body:
                 if data:
-                    connection.write(chunk(data))
+                    connection.write(chunk(data) if chunked else data)
                     await connection.drain()
-            connection.write(LAST_CHUNK)
+            if chunked:
+                connection.write(LAST_CHUNK)
             await connection.drain()
 
     async def receive_head(self) -> tuple[int, Headers]:

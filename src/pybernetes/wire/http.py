@@ -281,7 +281,7 @@ class HttpTransport(Protocol):
         target: str,
         *,
         headers: Sequence[tuple[str, str]] = (),
-        body: bytes = b"",
+        body: bytes | AsyncIterator[bytes] = b"",
     ) -> ClientResponse: ...
 
     async def upgrade(

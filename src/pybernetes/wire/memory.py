@@ -27,6 +27,7 @@ from pybernetes.wire.http import (
     Peer,
     Request,
     Response,
+    StreamBody,
 )
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class MemoryHttpClient:
         target: str,
         *,
         headers: Sequence[tuple[str, str]] = (),
-        body: bytes = b"",
+        body: bytes | AsyncIterator[bytes] = b"",
     ) -> ClientResponse:
         response = await self._handler(self._request(method, target, headers, body))
         if response.upgrade is not None:
@@ -156,13 +157,18 @@ class MemoryHttpClient:
         return _client_response(response, with_body=False), ours
 
     def _request(
-        self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes
+        self,
+        method: str,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes | AsyncIterator[bytes],
     ) -> Request:
         path, _, query = target.partition("?")
         fields = [(name.lower(), value) for name, value in headers]
-        if body:
+        incoming = Body(body) if isinstance(body, bytes) else StreamBody(body)
+        if isinstance(body, bytes) and body and not any(n == "content-length" for n, _ in fields):
             fields.append(("content-length", str(len(body))))
-        return Request(method, path, query, Headers.of_lowered(fields), Body(body), self._peer)
+        return Request(method, path, query, Headers.of_lowered(fields), incoming, self._peer)
 
     async def close(self) -> None:
         """Cut the upgraded connections that are still open."""
