@@ -52,7 +52,9 @@ def content_type_of(call: Call) -> str:
     return call.request.headers.get("content-type").partition(";")[0].strip().lower()
 
 
-def parse_body(data: bytes, content_type: str, *, kind: str) -> tuple[Any, Sequence[str]]:
+def parse_body(
+    data: bytes, content_type: str, *, kind: str, api_version: str = "v1"
+) -> tuple[Any, Sequence[str]]:
     """Plain values, and the paths of fields that occur twice."""
     if content_type in ("", JSON_TYPE):
         try:
@@ -70,7 +72,7 @@ def parse_body(data: bytes, content_type: str, *, kind: str) -> tuple[Any, Seque
         from pybernetes.apimachinery.protobuf import ProtobufError, decode_protobuf
 
         try:
-            return decode_protobuf(data), ()
+            return decode_protobuf(data, api_version=api_version, kind=kind), ()
         except ProtobufError as error:
             raise unrecognized(kind, str(error), data) from None
     raise UnsupportedMediaType(ACCEPTED)
@@ -149,7 +151,9 @@ class BodyKind:
 async def read_object(call: Call, served: Readable) -> Any:
     """The typed object in the body of a create or update, not yet defaulted."""
     data = await read_body(call)
-    value, duplicates = parse_body(data, content_type_of(call), kind=served.kind_name)
+    value, duplicates = parse_body(
+        data, content_type_of(call), kind=served.kind_name, api_version=served.api_version
+    )
     return typed_object(call, served, value, duplicates)
 
 

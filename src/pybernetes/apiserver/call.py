@@ -37,6 +37,7 @@ class Call:
         "_warnings",
         "annotations",
         "audit_id",
+        "impersonator",
         "info",
         "query",
         "request",
@@ -50,6 +51,8 @@ class Call:
         self.info = RequestInfo(request.path, request.method.lower())
         self.query: Mapping[str, str] = NO_QUERY
         self.user = NOBODY
+        # Who really sends a request that is made as somebody else.
+        self.impersonator: UserInfo | None = None
         # What the request is about, once dispatch has found it.
         self.served: Served | None = None
         # Sentences for the Warning headers, each once, in order.

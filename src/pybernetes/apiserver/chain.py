@@ -25,6 +25,7 @@ from pybernetes.apimachinery.errors import (
 )
 from pybernetes.apiserver.call import Call
 from pybernetes.apiserver.hooks import Access
+from pybernetes.apiserver.impersonation import completed, needed_accesses, wished_identity
 from pybernetes.apiserver.requestinfo import BadPath, parse_query, parse_request
 from pybernetes.apiserver.respond import status_response
 from pybernetes.wire.http import Response, WireError
@@ -180,6 +181,25 @@ def with_authentication(server: ApiServer, below: Step) -> Step:
     return step
 
 
+def with_impersonation(server: ApiServer, below: Step) -> Step:
+    """Become who the caller may become, if it wants to be somebody else."""
+    authorizer = server.authorizer
+
+    async def step(call: Call) -> Response:
+        wished = wished_identity(call.request.headers)
+        if wished is None:
+            return await below(call)
+        for access in needed_accesses(call.user, wished):
+            decision = await authorizer.authorize(access)
+            if not decision.allowed:
+                raise forbidden(access, decision.reason)
+        call.impersonator = call.user
+        call.user = completed(wished)
+        return await below(call)
+
+    return step
+
+
 def with_authorization(server: ApiServer, below: Step) -> Step:
     authorizer = server.authorizer
 
@@ -238,6 +258,7 @@ CHAIN: tuple[Link, ...] = (
     with_answers_to_errors,
     with_deadline,
     with_authentication,
+    with_impersonation,
     with_authorization,
 )
 

@@ -68,6 +68,8 @@ def object_response(
     """One JSON document, in the encoding and compression the client asked for."""
     if wanted.is_yaml:
         return Response(status, [("Content-Type", YAML), _CACHE_CONTROL], _as_yaml(data))
+    if call.query and call.flag("pretty"):
+        data = msgspec.json.format(data, indent=2) + b"\n"
     if wanted.form:
         headers = [("Content-Type", wanted.content_type), _CACHE_CONTROL]
     else:

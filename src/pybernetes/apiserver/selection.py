@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pybernetes.apimachinery.errors import BadRequest
 from pybernetes.apimachinery.selector import (
+    FieldRequirement,
     FieldSelector,
     Selector,
     SelectorError,
@@ -53,6 +54,12 @@ class Selection:
         if not self.labels.empty and not self.labels.matches(entry.labels):
             return False
         return self.fields.empty or self.fields.matches(entry.fields(fields_of))
+
+    def named(self, name: str) -> Selection:
+        """The same, of one name only."""
+        requirement = FieldRequirement("metadata.name", "=", name)
+        fields = FieldSelector((requirement, *self.fields.requirements))
+        return Selection(self.namespace, self.labels, fields)
 
     @property
     def trigger(self) -> tuple[str, str]:

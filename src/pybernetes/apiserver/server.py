@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from pybernetes.storage import Store
     from pybernetes.wire.http import Request, Response
 
+# A client may bring its own audit id, within reason.
+_AUDIT_ID_LIMIT = 64
+
 _REQUEST_LABELS = ("verb", "group", "version", "resource", "subresource")
 
 
@@ -138,7 +141,9 @@ class ApiServer:
 
     async def handle(self, request: Request) -> Response:
         """Answer a request. Raises only what the transport raised itself."""
-        audit_id = request.headers.get("audit-id") or self._new_id()
+        audit_id = request.headers.get("audit-id")
+        if not audit_id or len(audit_id) > _AUDIT_ID_LIMIT:
+            audit_id = self._new_id()
         return await self._chain(Call(request, audit_id))
 
     def _new_id(self) -> str:

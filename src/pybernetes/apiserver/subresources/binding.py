@@ -103,9 +103,7 @@ async def bind(backend: Backend, call: Call, served: Served) -> Response:
         wanted = attributes.obj.metadata.resource_version
         if wanted and wanted != old.metadata.resource_version:
             raise Conflict("pods/binding", name)
-        # What was computed from any state of the pod may be computed again.
-        unconditional = replace(old, metadata=replace(old.metadata, resource_version=""))
-        return bound(unconditional, attributes.obj, now)
+        return bound(old, attributes.obj, now)
 
     await rewrite(backend, call, pods, propose, manner=DIRECT, name=name)
     return success(status=201)

@@ -165,7 +165,6 @@ async def _spend_budget(backend: Backend, call: Call, pod: Any, *, dry_run: bool
         return
 
     def propose(old: Any, entry: Entry) -> Any:
-        unconditional = replace(old, metadata=replace(old.metadata, resource_version=""))
-        return spent(unconditional, pod.metadata.name, now)
+        return spent(old, pod.metadata.name, now)
 
     await rewrite(backend, call, budgets, propose, manner=DIRECT, name=budget.metadata.name)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 SCALE = BodyKind(Scale)
 
 _SCALING = Manner(subresource="scale", admitted=False)
+_PATCHING = Manner(subresource="scale", admitted=False, computed=True)
 
 
 def scale_of(obj: Any, paths: ScalePaths) -> Scale:
@@ -135,10 +136,10 @@ async def _write(
     backend: Backend, call: Call, served: Served, wished: Callable[[Scale], Any]
 ) -> Response:
     paths, info = _paths(served), call.info
-    entry = served.cache.get(served.key(info.namespace, info.name))
-    if entry is None:
+    first = served.cache.get(served.key(info.namespace, info.name))
+    if first is None:
         raise NotFound(served.plural, info.name, group=served.group)
-    present = scale_of(served.decode(entry), paths)
+    present = scale_of(served.decode(first), paths)
     attributes = Attributes(
         call,
         Operation.UPDATE,
@@ -156,18 +157,18 @@ async def _write(
     await backend.admission.validate(attributes)
 
     def propose(old: Any, entry: Entry) -> Any:
-        # A patch is applied again to what is there now.
-        scale = attributes.obj if old.metadata.uid == present.metadata.uid else wished(present)
-        version = scale.metadata.resource_version
-        if call.info.verb == "patch" and version == present.metadata.resource_version:
-            version = ""
+        scale = attributes.obj
+        if entry.revision != first.revision and call.info.verb == "patch":
+            # Somebody else wrote meanwhile: the patch is applied to what is there now.
+            scale = wished(scale_of(old, paths))
+            _check(scale)
         changed = scaled_to(old, paths, scale.spec.replicas or 0)
-        return replace(
-            changed,
-            metadata=replace(changed.metadata, resource_version=version, uid=scale.metadata.uid),
-        )
+        said = scale.metadata
+        metadata = replace(changed.metadata, resource_version=said.resource_version, uid=said.uid)
+        return replace(changed, metadata=metadata)
 
-    written = await rewrite(backend, call, served, propose, manner=_SCALING)
+    manner = _SCALING if call.info.verb == "update" else _PATCHING
+    written = await rewrite(backend, call, served, propose, manner=manner)
     return _answer(call, written.obj, written.entry.revision, paths)
 
 

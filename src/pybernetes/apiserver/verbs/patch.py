@@ -73,7 +73,7 @@ async def patch(
         document = current_value(served, old, entry)
         return typed_object(call, served, applied(apply, document, operations, served.schema))
 
-    written = await rewrite(backend, call, served, propose, manner=Manner(part))
+    written = await rewrite(backend, call, served, propose, manner=Manner(part, computed=True))
     return written_response(call, served, written)
 
 

@@ -89,11 +89,16 @@ async def list_(backend: Backend, call: Call, served: Served) -> Response:
 
 
 def selection_of(call: Call, served: Served) -> Selection:
-    return parse_selection(
+    info = call.info
+    selection = parse_selection(
         call.query,
-        call.info.namespace if served.is_namespaced else "",
+        info.namespace if served.is_namespaced else "",
         known_fields=served.selectable_fields,
     )
+    # The old way to watch one object: /watch/ before its path.
+    if info.name and selection.fields.required_value("metadata.name") is None:
+        return selection.named(info.name)
+    return selection
 
 
 class Page:

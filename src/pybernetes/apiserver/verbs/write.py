@@ -295,6 +295,9 @@ class Manner:
     admitted: bool = True
     # Whether the strategy prepares and validates it. Not what the server itself decides.
     checked: bool = True
+    # Whether the new object is computed from the present one. Its resourceVersion is then
+    # no condition of the client's, and a lost race is tried again.
+    computed: bool = False
 
     @property
     def name(self) -> str:
@@ -302,7 +305,7 @@ class Manner:
 
 
 WHOLE = Manner()
-DIRECT = Manner(admitted=False, checked=False)
+DIRECT = Manner(admitted=False, checked=False, computed=True)
 
 
 async def rewrite(
@@ -327,7 +330,9 @@ async def rewrite(
             raise NotFound(served.plural, name, group=served.group)
         old = served.decode(entry)
         proposed = propose(old, entry)
-        is_conditional = _check_conditions(served, proposed.metadata, old.metadata)
+        is_conditional = _check_conditions(
+            served, proposed.metadata, old.metadata, computed=manner.computed
+        )
         if part is not None:
             proposed = confined(proposed, old, part)
         new = served.strategy.default(proposed)
@@ -348,7 +353,7 @@ async def rewrite(
         if manner.checked:
             attributes.obj = new = _prepare(served, attributes.obj, old, part)
             _check_update(served, new, old, part)
-            for sentence in served.strategy.warn(new, old):
+            for sentence in served.strategy.warn(new, old) if part is None else ():
                 call.warn(sentence)
         if manner.admitted:
             await backend.admission.validate(attributes)
@@ -362,21 +367,23 @@ async def rewrite(
     raise AssertionError("the last attempt returns or raises")
 
 
-def _check_conditions(served: Served, new: ObjectMeta, old: ObjectMeta) -> bool:
+def _check_conditions(served: Served, new: ObjectMeta, old: ObjectMeta, *, computed: bool) -> bool:
     """Whether the writer named the version it started from; raises if it is not the present."""
     if new.uid and new.uid != old.uid:
         raise failed_precondition(served, old.name, new.uid, old.uid)
     version = new.resource_version
-    if version in ("", "0"):
-        if not served.strategy.allow_unconditional_update:
-            problem = Path("metadata").resourceVersion.invalid(0, "must be specified for an update")
-            raise Invalid(served.kind_name, served.group, old.name, [problem])
+    if computed and version == old.resource_version:
         return False
+    path = Path("metadata").resourceVersion
+    if version in ("", "0"):
+        if served.strategy.allow_unconditional_update:
+            return False
+        problem = path.invalid(0, "must be specified for an update")
+        raise Invalid(served.kind_name, served.group, old.name, [problem])
     if version != old.resource_version:
         if not (version.isascii() and version.isdigit()):
-            problem = Path("metadata").resourceVersion.invalid(
-                version, f'strconv.ParseUint: parsing "{version}": invalid syntax'
-            )
+            message = f'strconv.ParseUint: parsing "{version}": invalid syntax'
+            problem = path.invalid(version, message)
             raise Invalid(served.kind_name, served.group, old.name, [problem])
         raise Conflict(served.plural, old.name, group=served.group)
     return True
@@ -405,12 +412,13 @@ def _prepare(served: Served, new: Any, old: Any, part: Part[Any] | None) -> Any:
     strategy = served.strategy
     if part is not None:
         new = part.prepare(new, old)
-        return replace(new, metadata=kept(new.metadata, old.metadata))
-    for path in _status_paths(served):
-        new = with_part(new, path, part_at(old, path))
-    new = strategy.prepare_update(new, old)
+    else:
+        for path in _status_paths(served):
+            new = with_part(new, path, part_at(old, path))
+        new = strategy.prepare_update(new, old)
     metadata = kept(new.metadata, old.metadata)
-    if strategy.generation_follows and rises(new, old, strategy.generation_follows):
+    follows = strategy.generation_follows
+    if follows and not isinstance(part, Status) and rises(new, old, follows):
         metadata = replace(metadata, generation=old.metadata.generation + 1)
     return replace(new, metadata=metadata)
 
