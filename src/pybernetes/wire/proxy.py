@@ -44,18 +44,20 @@ HOP_BY_HOP = frozenset(
 LINGER_SECONDS = 5.0
 
 
-async def splice(left: Connection, right: Connection) -> None:
+async def splice(left: Connection, right: Connection, *, linger: float | None = None) -> None:
     """Copy both ways until both directions have ended; then both are closed.
 
-    When one side ends its stream the other is told, and has a few seconds to end too.
+    When one side ends its stream the other is told, and has `linger` seconds to end
+    too, or as long as it likes. When one side is lost, everything ends at once.
     """
     copies = [
         asyncio.ensure_future(_copy(left, right)),
         asyncio.ensure_future(_copy(right, left)),
     ]
     try:
-        await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait(copies, timeout=LINGER_SECONDS)
+        done, _ = await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+        if all(copy.result() for copy in done):
+            await asyncio.wait(copies, timeout=linger)
     finally:
         for copy in copies:
             copy.cancel()
@@ -64,12 +66,15 @@ async def splice(left: Connection, right: Connection) -> None:
         right.close()
 
 
-async def _copy(source: Connection, sink: Connection) -> None:
+async def _copy(source: Connection, sink: Connection) -> bool:
+    """True if the source came to its end, False if one of the two was lost."""
     with suppress(ConnectionClosed):
         while data := await source.read():
             sink.write(data)
             await sink.drain()
-    end_stream(sink)
+        end_stream(sink)
+        return True
+    return False
 
 
 def end_stream(connection: Connection) -> None:
@@ -160,7 +165,7 @@ async def tunnel(
 
     async def upgraded(client: Connection) -> None:
         try:
-            await splice(client, backend)
+            await splice(client, backend, linger=LINGER_SECONDS)
         finally:
             if close is not None:
                 await close()
