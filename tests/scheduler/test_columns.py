@@ -6,13 +6,13 @@ from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from placing import columns_of, default_profile, sweep_for
 
 from pybernetes.api.types.core_v1 import Affinity, PodAffinityTerm, PodAntiAffinity
 from pybernetes.api.types.meta_v1 import LabelSelector
 from pybernetes.scheduler.features import features_of
 from pybernetes.scheduler.framework import Cycle, Sweep
 from pybernetes.testing.builders import node, pod
+from tests.scheduler.placing import columns_of, default_profile, sweep_for
 
 ANTI = Affinity(
     pod_anti_affinity=PodAntiAffinity(

@@ -6,7 +6,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from placing import columns_of, default_profile, diagnose, feasible, place, sweep_for
 
 from pybernetes.api.types.core_v1 import (
     Affinity,
@@ -29,6 +28,14 @@ from pybernetes.api.types.meta_v1 import LabelSelector
 from pybernetes.apimachinery.selector import equality_selector
 from pybernetes.scheduler.config import SchedulerConfigError, load_config
 from pybernetes.testing.builders import container, node, pod, taint, toleration
+from tests.scheduler.placing import (
+    columns_of,
+    default_profile,
+    diagnose,
+    feasible,
+    place,
+    sweep_for,
+)
 
 ZONE = "topology.kubernetes.io/zone"
 HOSTNAME = "kubernetes.io/hostname"

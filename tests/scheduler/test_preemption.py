@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from placing import columns_of, default_profile, diagnose
 
 from pybernetes.apimachinery.selector import equality_selector
 from pybernetes.scheduler.features import features_of
 from pybernetes.scheduler.framework import Cycle
 from pybernetes.scheduler.preemption import Budget, PreemptionPlan, plan_preemption
 from pybernetes.testing.builders import node, pod, taint
+from tests.scheduler.placing import columns_of, default_profile, diagnose
 
 if TYPE_CHECKING:
     from pybernetes.api.types.core_v1 import Node, Pod
