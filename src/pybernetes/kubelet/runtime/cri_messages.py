@@ -9,10 +9,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pybernetes.kubelet.runtime.interface import (
-    CONTAINER_NAME_LABEL,
-    POD_NAME_LABEL,
-    POD_NAMESPACE_LABEL,
-    POD_UID_LABEL,
     ContainerState,
     ContainerStats,
     ContainerStatus,
@@ -28,6 +24,7 @@ from pybernetes.kubelet.runtime.interface import (
     SandboxStatus,
     SandboxSummary,
 )
+from pybernetes.kubelet.runtime.labels import container_labels, pod_labels
 from pybernetes.kubelet.runtime.proto import cri_pb2 as pb
 
 if TYPE_CHECKING:
@@ -127,14 +124,6 @@ def sandbox_config(spec: SandboxSpec) -> pb.PodSandboxConfig:
     return config
 
 
-def pod_labels(spec: SandboxSpec) -> dict[str, str]:
-    return {
-        POD_NAME_LABEL: spec.name,
-        POD_NAMESPACE_LABEL: spec.namespace,
-        POD_UID_LABEL: spec.uid,
-    }
-
-
 def container_config(spec: ContainerSpec, sandbox: SandboxSpec) -> pb.ContainerConfig:
     return pb.ContainerConfig(
         metadata=pb.ContainerMetadata(name=spec.name, attempt=spec.attempt),
@@ -155,7 +144,7 @@ def container_config(spec: ContainerSpec, sandbox: SandboxSpec) -> pb.ContainerC
             for device in spec.devices
         ],
         CDI_devices=[pb.CDIDevice(name=name) for name in spec.cdi_devices],
-        labels={**spec.labels, **pod_labels(sandbox), CONTAINER_NAME_LABEL: spec.name},
+        labels={**spec.labels, **container_labels(spec, sandbox)},
         annotations=dict(spec.annotations),
         log_path=spec.log_path,
         stdin=spec.stdin,
@@ -396,7 +385,8 @@ def container_summary(message: pb.Container) -> ContainerSummary:
 
 
 def container_status(message: pb.ContainerStatus, sandbox_id: str) -> ContainerStatus:
-    limits = message.resources.linux if message.resources.HasField("linux") else None
+    # containerd fills this message only once the limits have been changed.
+    limits = message.resources.linux if message.resources.linux.ByteSize() else None
     return ContainerStatus(
         id=message.id,
         sandbox_id=sandbox_id,

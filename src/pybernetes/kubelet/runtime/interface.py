@@ -520,6 +520,10 @@ class PodNetwork(Protocol):
         """Status and body of a GET: what a connection would answer, without parsing HTTP."""
         ...
 
+    async def grpc_health(self, host: str, port: int, service: str = "") -> bool:
+        """Whether the gRPC health service there says SERVING. Raises what `connect` raises."""
+        ...
+
 
 class LogFile(Protocol):
     """A container log kept in memory, in the format of CRI log files."""
@@ -613,12 +617,13 @@ class Runtime(Protocol):
     async def stop_container(self, container_id: str, timeout: timedelta) -> None:
         """Ask it to stop, kill it after the timeout (zero: at once), return when it has ended.
 
-        Cancelling leaves the request standing.
+        May be called again with another timeout while the first call waits. If it is cancelled,
+        what has been sent to the container is not taken back, but nothing more need follow.
         """
         ...
 
     async def remove_container(self, container_id: str) -> None:
-        """Kill it if it runs, and remove it; its log file stays."""
+        """Kill it if it runs, and remove it. A log file on disk stays; one in memory goes."""
         ...
 
     async def list_containers(
