@@ -20,6 +20,7 @@ import binascii
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from pybernetes.wire.http import Connection, ConnectionClosed, Request, Response
 from pybernetes.wire.memory import MemoryConnection, memory_pipe
@@ -49,6 +50,8 @@ WEBSOCKET_PROTOCOLS = (V5, V4, _BASE64_V4, _BASE64_V1, V1)
 # How long the client may take to open its SPDY streams, and to leave after the end.
 _OPEN_SECONDS = 30.0
 _LEAVE_SECONDS = 5.0
+# A status longer than this is not one.
+_STATUS_LIMIT = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,3 +365,57 @@ class _Outgoing:
 
     async def wait_closed(self) -> None:
         return None
+
+
+# Between two connections
+
+
+async def relay(client: RemoteProcess, server: RemoteProcess) -> bytes | None:
+    """Carry a process from `server` to `client`: its final status; None if either is lost.
+
+    Returns when the status and both outputs have come to their ends. The status is not
+    passed on: the two may speak of it differently. Nothing is closed.
+    """
+    inputs = [
+        asyncio.ensure_future(_copy(source, sink))
+        for source, sink in ((client.stdin, server.stdin), (client.resize, server.resize))
+        if source is not None and sink is not None
+    ]
+    outputs = [
+        asyncio.ensure_future(_copy(source, sink))
+        for source, sink in ((server.stdout, client.stdout), (server.stderr, client.stderr))
+        if source is not None and sink is not None
+    ]
+    status = asyncio.ensure_future(_read_all(server.status))
+    gone = asyncio.ensure_future(client.gone())
+    ended: asyncio.Future[list[object]] = asyncio.gather(status, *outputs)
+    either: list[asyncio.Future[Any]] = [ended, gone]
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            return None
+        ended.result()
+        return status.result() or None
+    except ConnectionClosed:
+        return None
+    finally:
+        tasks = (*inputs, *outputs, status, gone)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, ended, return_exceptions=True)
+
+
+async def _copy(source: Connection, sink: Connection) -> None:
+    while data := await source.read():
+        sink.write(data)
+        await sink.drain()
+    sink.close()
+
+
+async def _read_all(stream: Connection) -> bytes:
+    parts, size = [], 0
+    while data := await stream.read():
+        size += len(data)
+        if size <= _STATUS_LIMIT:
+            parts.append(data)
+    return b"".join(parts)

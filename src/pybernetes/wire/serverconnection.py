@@ -508,7 +508,7 @@ class HttpConnection:
             self.channel.abort()
             return
         upgrade = response.upgrade
-        if upgrade is not None and not self._is_last:
+        if upgrade is not None:
             await self._hand_over(request, response, upgrade)
             return
         keep = self._decide_keeping(keep, body)
@@ -660,6 +660,8 @@ class HttpConnection:
             stream.on_eof()
         channel.consumer = stream
         channel.resume_reading()
+        if self._server.closing:
+            self.finish()
         try:
             await upgrade(stream)
         except ConnectionClosed:

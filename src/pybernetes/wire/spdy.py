@@ -249,7 +249,7 @@ class SpdyStream:
 
 
 class SpdySession:
-    """`async with` runs it; leaving says goodbye and closes the connection."""
+    """`async with` runs it, or `start` and `close`; leaving says goodbye and closes the connection."""
 
     def __init__(self, connection: Connection, *, client: bool) -> None:
         self._connection = connection
@@ -275,17 +275,13 @@ class SpdySession:
         self._reader: asyncio.Task[None] | None = None
         self._must_drain = False
 
-    async def __aenter__(self) -> SpdySession:
+    def start(self) -> SpdySession:
         self.send(Settings({SETTING_INITIAL_WINDOW: WINDOW}))
         self._reader = asyncio.get_running_loop().create_task(self._read(), name="spdy reader")
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def close(self) -> None:
+        """May be called again, and by any task."""
         if not self.ended:
             self.send(GoAway(self._newest_of_peer))
         self._connection.close()
@@ -293,6 +289,17 @@ class SpdySession:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
         self._end()
+
+    async def __aenter__(self) -> SpdySession:
+        return self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
 
     async def open(self, fields: Sequence[tuple[str, str]]) -> SpdyStream:
         """Open a stream and wait for the peer's consent. Raises ConnectionClosed."""
