@@ -147,7 +147,8 @@ def plan_isolation(wanted: IsolatedCluster, existing: Existing) -> list[Step]:
     host = f"{wanted.host_address}/{wanted.subnet.prefixlen}"
     if host not in existing.addresses.get("", frozenset()):
         here.append(f"address add {host} dev {wanted.interface}")
-    here.append(f"link set {wanted.interface} up")
+    # No IPv6: not even a link-local address appears in the calling namespace.
+    here.append(f"link set {wanted.interface} addrgenmode none up")
     steps = [Step("", tuple(here))]
 
     in_hub = ["link set lo up"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Debian's package for each program.
-_PACKAGES = {"nft": "nftables", "ip": "iproute2", "conntrack": "conntrack"}
+_PACKAGES = {"nft": "nftables", "ip": "iproute2", "bridge": "iproute2"}
 _TIMEOUT_SECONDS = 60.0
 _NO_PERMISSION = ("Operation not permitted", "Permission denied")
 
