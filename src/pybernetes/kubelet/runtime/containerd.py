@@ -279,25 +279,26 @@ class Containerd:
         assert self._process is not None
         async with asyncio.TaskGroup() as tasks:
             ended = tasks.create_task(self._process.wait())
-            answers = tasks.create_task(self._poll_version(time))
+            answers = tasks.create_task(self._poll_status(time))
             await asyncio.wait((ended, answers), return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
             answers.cancel()
         return not answers.cancelled() and answers.result()
 
-    async def _poll_version(self, time: timedelta) -> bool:
+    async def _poll_status(self, time: timedelta) -> bool:
         runtime = CriRuntime(self.socket_path, random=self._random)
         try:
             async with asyncio.timeout(time.total_seconds()):
                 while True:
                     try:
-                        await runtime.version()
-                        return True
-                    except RuntimeUnavailable:
-                        await asyncio.sleep(0.02)
-                    except ContainerRuntimeError:
-                        # It serves, but not CRI: a plugin failed to load, and its log says why.
-                        return False
+                        # Unlike the version, answered only when it has read its own state.
+                        if (await runtime.status()).runtime_ready:
+                            return True
+                    except ContainerRuntimeError as error:
+                        if error.code == "Unimplemented":
+                            # It serves, but not CRI: a plugin failed to load; the log says why.
+                            return False
+                    await asyncio.sleep(0.02)
         except TimeoutError:
             return False
         finally:

@@ -90,11 +90,13 @@ _PROTOCOLS = {"TCP": pb.TCP, "UDP": pb.UDP, "SCTP": pb.SCTP}
 
 
 def sandbox_config(spec: SandboxSpec) -> pb.PodSandboxConfig:
+    on_host_network = spec.security.namespaces.network is NamespaceMode.NODE
     config = pb.PodSandboxConfig(
         metadata=pb.PodSandboxMetadata(
             name=spec.name, uid=spec.uid, namespace=spec.namespace, attempt=spec.attempt
         ),
-        hostname=spec.hostname,
+        # On the host's network the host name is the host's too; runc refuses to set it.
+        hostname="" if on_host_network else spec.hostname,
         log_directory=spec.log_directory,
         port_mappings=[
             pb.PortMapping(

@@ -6,8 +6,9 @@
 
 A pattern is `container-or-pod`, `pod/container` or `namespace/pod/container`, each part with the
 wildcards of a shell. All scripts that match are laid over each other, the one given last on top.
-Without a script a container starts at once, runs for ever, answers probes with yes, and ends with
-0 when it is asked to.
+Without a script a container starts at once, does what its command says if that is simple enough
+(see `simulated_shell`) and else runs for ever, answers probes with yes, and ends with 0 when it is
+asked to.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ from pybernetes.kubelet.runtime.simulated_world import KILLED, SimulatedWorld
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from random import Random
 
     from pybernetes.aio.clock import Clock
@@ -65,6 +66,9 @@ if TYPE_CHECKING:
 # What an unscripted container is said to use.
 USUAL_CPU_NANOCORES = 1_000_000
 USUAL_MEMORY_BYTES = 4 * 1024 * 1024
+
+# As long as a command that never ends is waited for.
+LONGEST_COMMAND = timedelta(days=365)
 
 
 class SimulatedRuntime:
@@ -306,8 +310,9 @@ class SimulatedRuntime:
         if timeout is not None and result.after > timeout:
             await asyncio.sleep(timeout.total_seconds())
             raise ExecTimeout(f"command {list(command)} timed out")
-        if result.after:
-            await asyncio.sleep(result.after.total_seconds())
+        if result.after > ZERO:
+            # Bounded, because the loop's clock takes no infinite wait.
+            await asyncio.sleep(min(result.after, LONGEST_COMMAND).total_seconds())
         return result.stdout, result.stderr, result.code
 
     async def exec(

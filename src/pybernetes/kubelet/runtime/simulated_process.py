@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pybernetes.kubelet.runtime.interface import ContainerState
 from pybernetes.kubelet.runtime.script import ZERO, ExecResult
+from pybernetes.kubelet.runtime.simulated_shell import run
 from pybernetes.kubelet.runtime.simulated_stream import SimulatedProcess, echo_input
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from pybernetes.kubelet.runtime.simulated_shell import Run
     from pybernetes.kubelet.runtime.simulated_state import Container
-
-EXIT_COMMAND = re.compile(r"exit (\d+)")
 
 
 def is_ready(container: Container, now: datetime) -> bool:
@@ -42,23 +41,16 @@ def result_of(container: Container, command: Sequence[str], now: datetime) -> Ex
 
 
 def _usual_result(container: Container, command: Sequence[str]) -> ExecResult | None:
-    match list(command):
-        case ["true"]:
-            return ExecResult()
-        case ["false"]:
-            return ExecResult(code=1)
-        case ["echo", *words]:
-            return ExecResult(stdout=" ".join(words).encode() + b"\n")
-        case ["sleep", seconds]:
-            return ExecResult(after=timedelta(seconds=float(seconds)))
-        case ["hostname"]:
-            return ExecResult(stdout=container.sandbox.spec.hostname.encode() + b"\n")
-        case ["env"]:
-            lines = [f"{name}={value}\n" for name, value in container.spec.env]
-            return ExecResult(stdout="".join(lines).encode())
-        case ["sh" | "/bin/sh", "-c", text] if found := EXIT_COMMAND.fullmatch(text.strip()):
-            return ExecResult(code=int(found[1]))
-    return None
+    usual = run_of(container, command)
+    if usual is None:
+        return None
+    after = timedelta.max if usual.after is None else usual.after
+    return ExecResult(usual.stdout, usual.stderr, usual.code, after)
+
+
+def run_of(container: Container, command: Sequence[str]) -> Run | None:
+    spec = container.spec
+    return run(command, dict(spec.env), container.sandbox.spec.hostname)
 
 
 def start_process(container: Container, command: Sequence[str], now: datetime) -> SimulatedProcess:
@@ -73,7 +65,9 @@ def start_process(container: Container, command: Sequence[str], now: datetime) -
         process.emit(result.stderr, is_stderr=True)
         process.exit(result.code)
 
-    if result.after:
+    if result.after == timedelta.max:
+        pass  # until it is closed
+    elif result.after:
         loop = asyncio.get_running_loop()
         process.timer = loop.call_later(result.after.total_seconds(), finish)
     else:

@@ -25,8 +25,9 @@ from pybernetes.kubelet.runtime.interface import (
     RuntimeEvent,
     SandboxNotFound,
 )
-from pybernetes.kubelet.runtime.script import ZERO, Scripts, pattern_matches
+from pybernetes.kubelet.runtime.script import ZERO, LogLines, Scripts, pattern_matches
 from pybernetes.kubelet.runtime.simulated_image import SimulatedImages
+from pybernetes.kubelet.runtime.simulated_process import run_of
 from pybernetes.kubelet.runtime.simulated_state import AddressPool, Container, Sandbox
 from pybernetes.kubelet.runtime.simulated_stream import MemoryLog
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from pybernetes.aio.clock import Clock
     from pybernetes.kubelet.runtime.interface import ContainerSpec, SandboxSpec
-    from pybernetes.kubelet.runtime.script import LogLines
+    from pybernetes.kubelet.runtime.simulated_shell import Run
 
 KILLED = 137
 NEVER_STARTED = 128
@@ -212,6 +213,7 @@ class SimulatedWorld:
         container.state = ContainerState.RUNNING
         container.started_at = self.clock.now()
         self._tell(EventKind.STARTED, container.sandbox, container)
+        usual = self._usual_run(container)
         for lines in script.logs or ():
             self._write_later(container, lines, lines.after)
         limit = container.resources.memory_limit_bytes
@@ -225,6 +227,21 @@ class SimulatedWorld:
                 script.exit_reason or "",
                 script.exit_message or "",
             )
+        elif usual is not None and usual.after is not None:
+            self.end_later(container, usual.after, usual.code)
+
+    def _usual_run(self, container: Container) -> Run | None:
+        """What its command does, if that is known and nothing else was scripted."""
+        script, spec = container.script, container.spec
+        if script.exit_after is not None or script.logs is not None or not spec.command:
+            return None
+        usual = run_of(container, (*spec.command, *spec.args))
+        if usual is not None:
+            for printed in usual.printed:
+                text = printed.data.decode().removesuffix("\n")
+                lines = LogLines((text,), printed.after, is_stderr=printed.is_stderr)
+                self._write_later(container, lines, lines.after)
+        return usual
 
     def _count_start(self, container: Container) -> None:
         key = _key(container)
@@ -249,7 +266,9 @@ class SimulatedWorld:
     ) -> None:
         loop = asyncio.get_running_loop()
         end = partial(self.end, container, code, reason, message)
-        container.timers.append(loop.call_later(after.total_seconds(), end))
+        # One turn of the loop later: what it writes at the same moment must not be lost.
+        then = partial(loop.call_soon, end)
+        container.timers.append(loop.call_later(after.total_seconds(), then))
 
     def end(self, container: Container, code: int, reason: str = "", message: str = "") -> None:
         """The process ends now; nothing happens if it does not run."""
