@@ -105,6 +105,23 @@ class Attributes:
     dry_run: bool = False
     # Notes of plugins for the audit log, by "<plugin>/<key>".
     annotations: dict[str, str] = field(default_factory=dict)
+    # What plugins want to be called for when the write is over, made with the first.
+    _afterwards: list[Callable[[], None]] | None = None
+
+    def afterwards(self, callback: Callable[[], None]) -> None:
+        """Call this when the write is over, whether it succeeded, failed or was cancelled.
+
+        A write that succeeded is in the caches by then: who reserved something for it
+        can let go of the reservation.
+        """
+        if self._afterwards is None:
+            self._afterwards = []
+        self._afterwards.append(callback)
+
+    def finish(self) -> None:
+        for callback in self._afterwards or ():
+            callback()
+        self._afterwards = None
 
     @property
     def user(self) -> UserInfo:

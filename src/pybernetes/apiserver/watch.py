@@ -330,9 +330,12 @@ class Watcher:
         return chunk
 
     def _initial(self, entries: list[Entry], end: int | None) -> Iterator[bytes]:
+        # Events may be pushed before these are encoded; the header belongs to the first sent.
+        header = bool(entries) and self.take_header()
+
         def frames() -> Iterator[bytes]:
-            for entry in entries:
-                content = self._form.object(entry, header=self.take_header())
+            for index, entry in enumerate(entries):
+                content = self._form.object(entry, header=header and index == 0)
                 yield encode_event(_ADDED, content)
             if end is not None:
                 self._bookmarked = end
@@ -342,7 +345,8 @@ class Watcher:
         return _in_chunks(frames())
 
     def _recent(self, events: list[Event]) -> Iterator[bytes]:
-        return _in_chunks(self._frames_of(events))
+        # Encoded at once, for the same reason; the window is small.
+        return _in_chunks(list(self._frames_of(events)))
 
     def _frames_of(self, events: Iterable[Event]) -> Iterator[bytes]:
         for event in events:

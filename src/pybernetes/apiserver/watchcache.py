@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from pybernetes.apiserver.entry import Entry, Shape, canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pybernetes.apiserver.watch import Dispatcher
     from pybernetes.storage import Change, KeyValue, Store, Subscription
@@ -76,6 +76,8 @@ class WatchCache:
         self.newest = 0
         # field → its value → keys of the objects that have it; for fields that are listed by often.
         self._indexes: dict[str, dict[str, set[str]]] = {}
+        # Called with every change, before the write is acknowledged. They must not wait.
+        self.listeners: list[Callable[[Event], None]] = []
         # Keys whose value in the store is not an object of this resource, with a sentence why.
         self.damaged: dict[str, str] = {}
 
@@ -118,6 +120,8 @@ class WatchCache:
         if self._indexes:
             self._reindex(key, previous, None if event.deleted else event.entry)
         self._remember(event)
+        for listener in self.listeners:
+            listener(event)
         self.dispatcher.publish(event)
 
     def entry_of(self, item: KeyValue) -> Entry | None:

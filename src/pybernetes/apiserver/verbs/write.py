@@ -109,8 +109,11 @@ async def create_object(backend: Backend, call: Call, served: Served, obj: Any) 
         options=call.query,
         dry_run=call.dry_run,
     )
-    await backend.admission.mutate(attributes)
-    return await store_new(backend, call, served, attributes)
+    try:
+        await backend.admission.mutate(attributes)
+        return await store_new(backend, call, served, attributes)
+    finally:
+        attributes.finish()
 
 
 def _in_namespace(served: Served, obj: Any, namespace: str) -> Any:
@@ -348,22 +351,24 @@ async def rewrite(
             options=call.query,
             dry_run=call.dry_run,
         )
-        if manner.admitted:
-            await backend.admission.mutate(attributes)
-        if manner.checked:
-            attributes.obj = new = _prepare(served, attributes.obj, old, part)
-            _check_update(served, new, old, part)
-            for sentence in served.strategy.warn(new, old) if part is None else ():
-                call.warn(sentence)
-        if manner.admitted:
-            await backend.admission.validate(attributes)
-        new = backend.field_manager.updated(call, served, old, attributes.obj)
         try:
+            if manner.admitted:
+                await backend.admission.mutate(attributes)
+            if manner.checked:
+                attributes.obj = new = _prepare(served, attributes.obj, old, part)
+                _check_update(served, new, old, part)
+                for sentence in served.strategy.warn(new, old) if part is None else ():
+                    call.warn(sentence)
+            if manner.admitted:
+                await backend.admission.validate(attributes)
+            new = backend.field_manager.updated(call, served, old, attributes.obj)
             return await _replace(backend, served, entry, old, new, attributes)
         except RevisionMismatch as lost:
             if is_conditional or attempt == RACE_ATTEMPTS - 1:
                 raise Conflict(served.plural, name, group=served.group) from None
             await until_seen(backend, served, entry, lost)
+        finally:
+            attributes.finish()
     raise AssertionError("the last attempt returns or raises")
 
 
