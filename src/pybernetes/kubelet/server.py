@@ -29,7 +29,7 @@ from pybernetes.kubelet.runtime.interface import (
 )
 from pybernetes.kubelet.streams import serve_ports, serve_process
 from pybernetes.wire.http import Request, Response
-from pybernetes.wire.remoteprocess import Wanted
+from pybernetes.wire.remoteprocess import Wanted, refused
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -192,6 +192,8 @@ class KubeletServer:
             return _text(400, "you must specify at least 1 of stdin, stdout, stderr")
         if container not in container_names(pod):
             return _text(500, f'container not found ("{container}")')
+        if (refusal := refused(request)) is not None:
+            return refusal
         stream = await self._agent.exec(pod, container, command, wanted)
         return await serve_process(request, wanted, stream)
 
@@ -201,6 +203,8 @@ class KubeletServer:
             return _text(400, "you must specify at least 1 of stdin, stdout, stderr")
         if container not in container_names(pod):
             return _text(500, f'container "{container}" not found')
+        if (refusal := refused(request)) is not None:
+            return refusal
         stream = await self._agent.attach(pod, container, wanted)
         return await serve_process(request, wanted, stream)
 

@@ -136,8 +136,11 @@ async def run_process(remote: RemoteProcess, stream: ProcessStream) -> None:
     finally:
         for task in (*tasks, process, gone):
             task.cancel()
-        await asyncio.gather(*tasks, process, gone, return_exceptions=True)
-        await stream.close()
+        try:
+            await asyncio.gather(*tasks, process, gone, return_exceptions=True)
+        finally:
+            # Even if we are cancelled in the middle of leaving, the process must die.
+            await stream.close()
 
 
 async def _follow(remote: RemoteProcess, stream: ProcessStream) -> int:

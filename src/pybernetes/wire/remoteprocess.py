@@ -106,13 +106,26 @@ class RemoteProcess:
 Serve = Callable[[RemoteProcess], Awaitable[None]]
 
 
+def refused(request: Request) -> Response | None:
+    """Why `accept` will not do, known before anything is started; None: it will."""
+    if is_websocket(request):
+        offered = request.headers.get("sec-websocket-protocol")
+        if offered and not choose_subprotocol(request, WEBSOCKET_PROTOCOLS):
+            return Response(400, [], b"no WebSocket subprotocol in common\n")
+    elif request.upgrade_protocol != "spdy/3.1":
+        return Response(400, [], b"unable to upgrade: missing upgrade headers in request\n")
+    elif choose_spdy_protocol(request, SPDY_PROTOCOLS) is None:
+        return no_common_protocol(request, SPDY_PROTOCOLS)
+    return None
+
+
 def accept(request: Request, wanted: Wanted, serve: Serve) -> Response:
     """The answer that lets `serve` talk to the client, by whichever protocol it asks for."""
+    if (response := refused(request)) is not None:
+        return response
     if is_websocket(request):
         return _accept_websocket(request, wanted, serve)
-    if request.upgrade_protocol == "spdy/3.1":
-        return _accept_spdy(request, wanted, serve)
-    return Response(400, [], b"unable to upgrade: missing upgrade headers in request\n")
+    return _accept_spdy(request, wanted, serve)
 
 
 # SPDY
@@ -151,9 +164,7 @@ def no_common_protocol(request: Request, supported: Sequence[str]) -> Response:
 
 
 def _accept_spdy(request: Request, wanted: Wanted, serve: Serve) -> Response:
-    protocol = choose_spdy_protocol(request, SPDY_PROTOCOLS)
-    if protocol is None:
-        return no_common_protocol(request, SPDY_PROTOCOLS)
+    protocol = choose_spdy_protocol(request, SPDY_PROTOCOLS) or ""
     channels = wanted.channels
     if protocol in (V2, V1, ""):
         channels -= {RESIZE}
@@ -226,8 +237,6 @@ async def open_over_spdy(session: SpdySession, wanted: Wanted) -> RemoteProcess:
 
 def _accept_websocket(request: Request, wanted: Wanted, serve: Serve) -> Response:
     protocol = choose_subprotocol(request, WEBSOCKET_PROTOCOLS)
-    if not protocol and request.headers.get("sec-websocket-protocol"):
-        return Response(400, [], b"no WebSocket subprotocol in common\n")
 
     async def upgraded(websocket: WebSocket) -> None:
         channels = Channels(websocket, wanted.channels, protocol=protocol)
