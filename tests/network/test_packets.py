@@ -328,3 +328,37 @@ async def test_a_deleted_service_leaves_no_element(place: Lab, world: World) -> 
     await settled()
     assert "elements = {" not in place.nft("list", "maps")
     assert "elements = {" not in place.nft("list", "sets")
+
+
+async def test_without_netlink_nft_does_the_same(
+    place: Lab, servers: Servers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("pybernetes.network.proxy.rules.Nftables", refuse)
+    filled = World()
+    filled.put(service(), endpoint_slice(A))
+    async with filled.proxy():
+        assert "using nft for every change" in caplog.text
+        assert names([ask(pod(place, C), WEB) for _ in range(5)]) == {A}
+        filled.put(
+            service(type="NodePort", ports=(port(80, node=30080),), affinity=9),
+            endpoint_slice(A, B, C),
+        )
+        await asyncio.sleep(0.4)
+        assert names([ask(place.outside, NODE_ADDRESS, 30080)]) <= {A, B, C}
+        assert "learn-9" in place.nft("list", "table", "ip", "p8s")
+        filled.services.remove(Key("default", "web"))
+        await asyncio.sleep(0.4)
+        assert "elements = {" not in place.nft("list", "maps")
+
+
+async def test_another_version_of_the_rules_is_replaced_in_one_step(
+    place: Lab, world: World
+) -> None:
+    newer = RulesetConfig(service_cidr="10.96.0.0/12", pod_cidr=POD_NETWORK)
+    config = ProxyConfig(node_name=NODE, rules=newer)
+    async with service_proxy_over(world.services, world.slices, world.nodes, config):
+        assert "10.96.0.0/12" in place.nft("list", "chain", "ip", "p8s", "leak-forward")
+        assert names([ask(pod(place, C), WEB) for _ in range(20)]) == {A, B}

@@ -317,6 +317,10 @@ async def run_proxy(caches: Caches, config: ProxyConfig) -> None:
 @contextlib.contextmanager
 def _notices(proxy: ServiceProxy, table: str, ours: int) -> Iterator[None]:
     """Tell the proxy when the kernel reports a change to its table by somebody else."""
+    if not ours:
+        # Changed by nft, our own changes look like anybody's.
+        yield
+        return
     loop = asyncio.get_running_loop()
     try:
         listener = netlink.listen(nfnetlink.GROUP_NFTABLES)
