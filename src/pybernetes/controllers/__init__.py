@@ -15,9 +15,14 @@ from pybernetes.controllers.context import (
     ControllerContext,
     ControllerOptions,
 )
+from pybernetes.controllers.deployment import DeploymentController
 from pybernetes.controllers.endpoints import EndpointsController
 from pybernetes.controllers.endpointslice import EndpointSliceController
 from pybernetes.controllers.nodeipam import NodeIpamController
+from pybernetes.controllers.replicaset import (
+    ReplicaSetController,
+    ReplicationControllerController,
+)
 from pybernetes.controllers.rootca import RootCaController
 from pybernetes.controllers.serviceaccount import ServiceAccountController
 
@@ -39,6 +44,9 @@ CONTROLLERS: tuple[Callable[[ControllerContext], Controller], ...] = (
     NodeIpamController,
     EndpointsController,
     EndpointSliceController,
+    ReplicaSetController,
+    ReplicationControllerController,
+    DeploymentController,
 )
 
 

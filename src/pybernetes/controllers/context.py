@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 class Controller(Protocol):
     """See `client.controller.run_controller` for the loop that runs it."""
 
-    name: str
-    sources: Sequence[Source]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sources(self) -> Sequence[Source]: ...
 
     async def reconcile(self, key: Key) -> timedelta | None: ...
 

@@ -1,0 +1,175 @@
+"""What controllers of pods share: making them from a template, adopting and releasing them.
+
+Ownership rules are upstream's: an object controls the pods whose controller reference has its uid.
+Pods its selector names and nobody controls are adopted; pods it controls and no longer selects are
+let go. Before adopting, the owner is read from the API itself: one that was deleted and made anew
+must not take pods on behalf of the old.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from pybernetes.api.core.podstate import is_finished
+from pybernetes.api.ownership import controller_of, owner_reference
+from pybernetes.api.types.core_v1 import Pod
+from pybernetes.api.types.meta_v1 import ObjectMeta
+from pybernetes.apimachinery.errors import NotFound, StatusError
+from pybernetes.client import NORMAL, WARNING, PatchType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pybernetes.api.types.core_v1 import PodTemplateSpec
+    from pybernetes.apimachinery.selector import Selector
+    from pybernetes.client import Cache, Client, EventRecorder
+
+log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """A typed object that has pods."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def api_version(self) -> str: ...
+    @property
+    def metadata(self) -> ObjectMeta: ...
+
+
+def pod_from_template(
+    template: PodTemplateSpec,
+    owner: Owner,
+    *,
+    name: str = "",
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    finalizers: tuple[str, ...] = (),
+) -> Pod:
+    """A pod as the template says, controlled by `owner`; without a name it gets a random one."""
+    given = template.metadata
+    metadata = ObjectMeta(
+        name=name,
+        generate_name="" if name else f"{owner.metadata.name}-",
+        namespace=owner.metadata.namespace,
+        labels={**given.labels, **(labels or {})},
+        annotations={**given.annotations, **(annotations or {})},
+        finalizers=(*given.finalizers, *finalizers),
+        owner_references=(owner_reference(owner),),
+    )
+    return Pod(metadata=metadata, spec=template.spec)
+
+
+class PodControl:
+    """Creates and deletes pods, and says so in events about their owner."""
+
+    def __init__(self, client: Client, recorder: EventRecorder) -> None:
+        self._client, self._recorder = client, recorder
+
+    async def create(self, owner: Owner, pod: Pod) -> Pod:
+        try:
+            made = await self._client.create(pod)
+        except StatusError as error:
+            # A namespace that is going away refuses everything; that is no news to anybody.
+            if not error.has_cause("NamespaceTerminating"):
+                self._say(owner, WARNING, "FailedCreate", f"Error creating: {error.message}")
+            raise
+        self._say(owner, NORMAL, "SuccessfulCreate", f"Created pod: {made.metadata.name}")
+        return made
+
+    async def delete(self, owner: Owner, pod: Pod) -> None:
+        """A pod that is gone already was deleted too."""
+        try:
+            await self._client.delete(pod)
+        except NotFound:
+            return
+        except StatusError as error:
+            self._say(owner, WARNING, "FailedDelete", f"Error deleting: {error.message}")
+            raise
+        self._say(owner, NORMAL, "SuccessfulDelete", f"Deleted pod: {pod.metadata.name}")
+
+    def _say(self, owner: Owner, type_: str, reason: str, message: str) -> None:
+        self._recorder.record(owner, type_, reason, message)
+
+
+async def claim(
+    client: Client, owner: Owner, selector: Selector, candidates: Iterable[Any]
+) -> list[Any]:
+    """The objects that belong to `owner`, after adopting and releasing what has to be.
+
+    Works for pods, replica sets and revisions alike. What somebody else changed meanwhile is left
+    for the next look.
+    """
+    owned: list[Any] = []
+    may_adopt: bool | None = None
+    for candidate in candidates:
+        controller = controller_of(candidate)
+        matches = selector.matches(candidate.metadata.labels)
+        if controller is not None:
+            if controller.uid != owner.metadata.uid:
+                continue
+            if matches:
+                owned.append(candidate)
+            elif owner.metadata.deletion_timestamp is None:
+                await _release(client, owner, candidate)
+            continue
+        if not matches or not _adoptable(owner, candidate):
+            continue
+        if may_adopt is None:
+            may_adopt = await _still_there(client, owner)
+        if may_adopt and (adopted := await _adopt(client, owner, candidate)) is not None:
+            owned.append(adopted)
+    return owned
+
+
+def candidates_of(cache: Cache[Any], owner: Owner, selector: Selector) -> list[Any]:
+    """What the selector names in the owner's namespace, and what the owner controls by now."""
+    found = {o.metadata.uid: o for o in cache.list(owner.metadata.namespace, selector)}
+    found |= {o.metadata.uid: o for o in cache.owned_by(owner)}
+    return list(found.values())
+
+
+def _adoptable(owner: Owner, candidate: Any) -> bool:
+    if owner.metadata.deletion_timestamp is not None:
+        return False
+    if candidate.metadata.deletion_timestamp is not None:
+        return False
+    return not (isinstance(candidate, Pod) and is_finished(candidate))
+
+
+async def _still_there(client: Client, owner: Owner) -> bool:
+    fresh: Any = await client.get_or_none(
+        type(owner), owner.metadata.name, owner.metadata.namespace
+    )
+    return (
+        fresh is not None
+        and fresh.metadata.uid == owner.metadata.uid
+        and fresh.metadata.deletion_timestamp is None
+    )
+
+
+async def _adopt(client: Client, owner: Owner, candidate: Any) -> Any | None:
+    reference = msgspec.to_builtins(owner_reference(owner))
+    return await _patch_owners(client, candidate, {"ownerReferences": [reference]})
+
+
+async def _release(client: Client, owner: Owner, candidate: Any) -> None:
+    gone = {"$patch": "delete", "uid": owner.metadata.uid}
+    await _patch_owners(client, candidate, {"ownerReferences": [gone]})
+
+
+async def _patch_owners(client: Client, candidate: Any, metadata: dict[str, Any]) -> Any | None:
+    patch = {"metadata": {"uid": candidate.metadata.uid, **metadata}}
+    name, namespace = candidate.metadata.name, candidate.metadata.namespace
+    try:
+        return await client.patch(
+            type(candidate), name, namespace, patch=patch, type=PatchType.STRATEGIC
+        )
+    except StatusError as error:
+        # Gone, or somebody else's by now: both show in the cache soon.
+        log.info("could not change the owner of %s/%s: %s", namespace, name, error)
+        return None
