@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from pybernetes.apimachinery.errors import Timeout
 from pybernetes.apiserver.hooks import NoAdmission
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from random import Random
 
     from pybernetes.aio.clock import Clock
@@ -41,6 +43,28 @@ def _without_managed_fields(obj: Any) -> Any:
     return replace(obj, metadata=replace(obj.metadata, managed_fields=()))
 
 
+class Turns:
+    """Lets those who write the same object after a lost race go one after the other."""
+
+    def __init__(self) -> None:
+        # Locks by key, each with the number of those who hold it or wait for it.
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def of(self, key: str) -> AsyncIterator[None]:
+        lock, users = self._locks.get(key) or (asyncio.Lock(), 0)
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[key]
+            if users == 1:
+                del self._locks[key]
+            else:
+                self._locks[key] = (lock, users - 1)
+
+
 @dataclass(slots=True)
 class Backend:
     catalog: Catalog
@@ -49,6 +73,7 @@ class Backend:
     random: Random
     admission: Admission = field(default_factory=NoAdmission)
     field_manager: FieldManager = field(default_factory=NoFieldManager)
+    turns: Turns = field(default_factory=Turns)
     # (group, resource, subresource) → who answers; see hooks.Connect.
     connects: dict[tuple[str, str, str], Connect] = field(default_factory=dict)
 

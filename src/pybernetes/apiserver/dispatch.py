@@ -13,10 +13,11 @@ from pybernetes.api.resource import Action, Connect, Part, Scale
 from pybernetes.apimachinery.errors import NotFound, StatusError
 from pybernetes.apiserver.subresources import ACTIONS
 from pybernetes.apiserver.subresources.scale import get_scale, patch_scale, update_scale
+from pybernetes.apiserver.verbs.create import create
 from pybernetes.apiserver.verbs.delete import delete, delete_collection
 from pybernetes.apiserver.verbs.patch import patch
 from pybernetes.apiserver.verbs.read import get, list_, watch
-from pybernetes.apiserver.verbs.write import create, update
+from pybernetes.apiserver.verbs.update import update
 
 if TYPE_CHECKING:
     from pybernetes.apiserver.backend import Backend

@@ -64,12 +64,12 @@ async def test_a_generated_name_that_is_taken_is_generated_again(
     await api.config_map("web-1")
     names = iter(["web-1", "web-1", "web-2"])
     monkeypatch.setattr(
-        "pybernetes.apiserver.verbs.write.generate_name", lambda base, random: next(names)
+        "pybernetes.apiserver.verbs.create.generate_name", lambda base, random: next(names)
     )
     answer = await api.post(CONFIG_MAPS, {"metadata": {"generateName": "web-"}})
     assert answer.json["metadata"]["name"] == "web-2"
     monkeypatch.setattr(
-        "pybernetes.apiserver.verbs.write.generate_name", lambda base, random: "web-1"
+        "pybernetes.apiserver.verbs.create.generate_name", lambda base, random: "web-1"
     )
     taken = await api.post(CONFIG_MAPS, {"metadata": {"generateName": "web-"}})
     assert taken.status == 409

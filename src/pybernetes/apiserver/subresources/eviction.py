@@ -25,7 +25,7 @@ from pybernetes.apiserver.body import BodyKind, check_write_options, read_object
 from pybernetes.apiserver.hooks import Attributes, Operation
 from pybernetes.apiserver.respond import success
 from pybernetes.apiserver.verbs.delete import delete_object
-from pybernetes.apiserver.verbs.write import DIRECT, rewrite
+from pybernetes.apiserver.verbs.update import DIRECT, rewrite
 
 if TYPE_CHECKING:
     from datetime import datetime

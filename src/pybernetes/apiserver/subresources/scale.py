@@ -32,7 +32,8 @@ from pybernetes.apiserver.hooks import Attributes, Operation
 from pybernetes.apiserver.objectmeta import part_of
 from pybernetes.apiserver.respond import object_response
 from pybernetes.apiserver.verbs.patch import PATCH_FORMATS, applied, parse_patch
-from pybernetes.apiserver.verbs.write import Manner, check_named_as_path, rewrite, with_part
+from pybernetes.apiserver.verbs.update import Manner, rewrite
+from pybernetes.apiserver.verbs.write import check_named_as_path, with_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable

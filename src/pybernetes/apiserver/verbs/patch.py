@@ -32,7 +32,8 @@ from pybernetes.apiserver.body import (
     read_body,
     typed_object,
 )
-from pybernetes.apiserver.verbs.write import Manner, rewrite, written_response
+from pybernetes.apiserver.verbs.update import Manner, rewrite
+from pybernetes.apiserver.verbs.write import written_response
 
 if TYPE_CHECKING:
     from pybernetes.api.resource import Part
