@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pybernetes.api.core.poddefaults import default_pod_template
-from pybernetes.api.core.podvalidation import validate_pod_template
+from pybernetes.api.core.podspec import validate_pod_template
 from pybernetes.api.core.volumedefaults import default_claim_spec
 from pybernetes.api.ownership import controller_of
 from pybernetes.api.resource import AGE, Column, Resource, Scale, Scope, Status, Strategy
@@ -25,15 +25,15 @@ from pybernetes.api.types.apps_v1 import (
     StatefulSetPersistentVolumeClaimRetentionPolicy,
     StatefulSetUpdateStrategy,
 )
-from pybernetes.api.validators import (
-    at_most_all,
-    int_or_percent,
-    is_zero,
-    label_selector,
-    not_negative,
-    unchanged,
+from pybernetes.api.validation import (
+    validate_count_or_percent,
+    validate_immutable,
+    validate_label_selector,
+    validate_non_negative,
+    validate_not_above_hundred_percent,
 )
 from pybernetes.apimachinery.fielderror import FieldError, Path
+from pybernetes.apimachinery.intstr import is_percent
 from pybernetes.apimachinery.selector import SelectorError, selector_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def validate_selector_and_template(
     if not selector.match_labels and not selector.match_expressions:
         yield path.required()
     else:
-        yield from label_selector(selector, path)
+        yield from validate_label_selector(selector, path)
     try:
         matches = selector_of(selector).matches(template.metadata.labels)
     except SelectorError:
@@ -131,20 +131,20 @@ def default_deployment(new: Deployment) -> Deployment:
 
 def validate_deployment(new: Deployment, old: Deployment | None) -> Iterator[FieldError]:
     spec = new.spec
-    yield from not_negative(spec.replicas, _SPEC.replicas)
+    yield from validate_non_negative(spec.replicas, _SPEC.replicas)
     yield from validate_selector_and_template(spec.selector, spec.template, kind="ReplicaSet")
     yield from _validate_strategy(spec.strategy)
-    yield from not_negative(spec.min_ready_seconds, _SPEC.minReadySeconds)
-    yield from not_negative(spec.revision_history_limit, _SPEC.revisionHistoryLimit)
+    yield from validate_non_negative(spec.min_ready_seconds, _SPEC.minReadySeconds)
+    yield from validate_non_negative(spec.revision_history_limit, _SPEC.revisionHistoryLimit)
     deadline = spec.progress_deadline_seconds
     if deadline is not None:
-        yield from not_negative(deadline, _SPEC.progressDeadlineSeconds)
+        yield from validate_non_negative(deadline, _SPEC.progressDeadlineSeconds)
         if deadline <= (spec.min_ready_seconds or 0):
             yield _SPEC.progressDeadlineSeconds.invalid(
                 deadline, "must be greater than minReadySeconds"
             )
     if old is not None:
-        yield from unchanged(spec.selector, old.spec.selector, _SPEC.selector)
+        yield from validate_immutable(spec.selector, old.spec.selector, _SPEC.selector)
 
 
 def _validate_strategy(strategy: DeploymentStrategy) -> Iterator[FieldError]:
@@ -163,13 +163,13 @@ def _validate_strategy(strategy: DeploymentStrategy) -> Iterator[FieldError]:
         yield path.rollingUpdate.required("this should be defaulted and never be nil")
         return
     here = path.rollingUpdate
-    yield from int_or_percent(rolling.max_unavailable, here.maxUnavailable)
-    yield from int_or_percent(rolling.max_surge, here.maxSurge)
+    yield from validate_count_or_percent(rolling.max_unavailable, here.maxUnavailable)
+    yield from validate_count_or_percent(rolling.max_surge, here.maxSurge)
     if is_zero(rolling.max_unavailable) and is_zero(rolling.max_surge):
         yield here.maxUnavailable.invalid(
             rolling.max_unavailable, "may not be 0 when `maxSurge` is 0"
         )
-    yield from at_most_all(rolling.max_unavailable, here.maxUnavailable)
+    yield from validate_not_above_hundred_percent(rolling.max_unavailable, here.maxUnavailable)
 
 
 DEPLOYMENTS = Resource(
@@ -208,11 +208,11 @@ def default_replica_set(new: ReplicaSet) -> ReplicaSet:
 
 def validate_replica_set(new: ReplicaSet, old: ReplicaSet | None) -> Iterator[FieldError]:
     spec = new.spec
-    yield from not_negative(spec.replicas, _SPEC.replicas)
-    yield from not_negative(spec.min_ready_seconds, _SPEC.minReadySeconds)
+    yield from validate_non_negative(spec.replicas, _SPEC.replicas)
+    yield from validate_non_negative(spec.min_ready_seconds, _SPEC.minReadySeconds)
     yield from validate_selector_and_template(spec.selector, spec.template, kind="ReplicaSet")
     if old is not None:
-        yield from unchanged(spec.selector, old.spec.selector, _SPEC.selector)
+        yield from validate_immutable(spec.selector, old.spec.selector, _SPEC.selector)
 
 
 REPLICA_SETS = Resource(
@@ -283,11 +283,11 @@ def validate_stateful_set(new: StatefulSet, old: StatefulSet | None) -> Iterator
             spec.pod_management_policy, "must be 'OrderedReady' or 'Parallel'"
         )
     yield from _validate_update_strategy(spec.update_strategy)
-    yield from not_negative(spec.replicas, _SPEC.replicas)
-    yield from not_negative(spec.min_ready_seconds, _SPEC.minReadySeconds)
-    yield from not_negative(spec.revision_history_limit, _SPEC.revisionHistoryLimit)
+    yield from validate_non_negative(spec.replicas, _SPEC.replicas)
+    yield from validate_non_negative(spec.min_ready_seconds, _SPEC.minReadySeconds)
+    yield from validate_non_negative(spec.revision_history_limit, _SPEC.revisionHistoryLimit)
     if spec.ordinals is not None:
-        yield from not_negative(spec.ordinals.start, _SPEC.ordinals.start)
+        yield from validate_non_negative(spec.ordinals.start, _SPEC.ordinals.start)
     policy = spec.persistent_volume_claim_retention_policy
     if policy is not None:
         path = _SPEC.persistentVolumeClaimRetentionPolicy
@@ -328,11 +328,11 @@ def _validate_update_strategy(strategy: StatefulSetUpdateStrategy) -> Iterator[F
         if rolling is None:
             return
         here = path.rollingUpdate
-        yield from not_negative(rolling.partition, here.partition)
-        yield from int_or_percent(rolling.max_unavailable, here.maxUnavailable)
+        yield from validate_non_negative(rolling.partition, here.partition)
+        yield from validate_count_or_percent(rolling.max_unavailable, here.maxUnavailable)
         if is_zero(rolling.max_unavailable):
             yield here.maxUnavailable.invalid(rolling.max_unavailable, "cannot be 0")
-        yield from at_most_all(rolling.max_unavailable, here.maxUnavailable)
+        yield from validate_not_above_hundred_percent(rolling.max_unavailable, here.maxUnavailable)
     else:
         yield path.invalid(strategy, "must be 'RollingUpdate' or 'OnDelete'")
 
@@ -382,11 +382,11 @@ def default_daemon_set(new: DaemonSet) -> DaemonSet:
 def validate_daemon_set(new: DaemonSet, old: DaemonSet | None) -> Iterator[FieldError]:
     spec = new.spec
     yield from validate_selector_and_template(spec.selector, spec.template, kind="DaemonSet")
-    yield from not_negative(spec.min_ready_seconds, _SPEC.minReadySeconds)
-    yield from not_negative(spec.revision_history_limit, _SPEC.revisionHistoryLimit)
+    yield from validate_non_negative(spec.min_ready_seconds, _SPEC.minReadySeconds)
+    yield from validate_non_negative(spec.revision_history_limit, _SPEC.revisionHistoryLimit)
     yield from _validate_daemon_strategy(spec.update_strategy)
     if old is not None:
-        yield from unchanged(spec.selector, old.spec.selector, _SPEC.selector)
+        yield from validate_immutable(spec.selector, old.spec.selector, _SPEC.selector)
 
 
 def _validate_daemon_strategy(strategy: DaemonSetUpdateStrategy) -> Iterator[FieldError]:
@@ -405,8 +405,8 @@ def _validate_daemon_strategy(strategy: DaemonSetUpdateStrategy) -> Iterator[Fie
         (rolling.max_unavailable, here.maxUnavailable),
         (rolling.max_surge, here.maxSurge),
     ):
-        yield from int_or_percent(value, where)
-        yield from at_most_all(value, where)
+        yield from validate_count_or_percent(value, where)
+        yield from validate_not_above_hundred_percent(value, where)
     surges = not is_zero(rolling.max_surge)
     if surges and not is_zero(rolling.max_unavailable):
         yield here.maxSurge.invalid(
@@ -449,9 +449,9 @@ def validate_revision(
 ) -> Iterator[FieldError]:
     if new.data is None:
         yield Path("data").required("data is mandatory")
-    yield from not_negative(new.revision, Path("revision"))
+    yield from validate_non_negative(new.revision, Path("revision"))
     if old is not None:
-        yield from unchanged(new.data, old.data, Path("data"))
+        yield from validate_immutable(new.data, old.data, Path("data"))
 
 
 def _controller_name(revision: ControllerRevision) -> str | None:
@@ -485,6 +485,13 @@ APPS_RESOURCES = (
     REPLICA_SETS,
     STATEFUL_SETS,
 )
+
+
+def is_zero(value: int | str | None) -> bool:
+    """0 or 0%."""
+    if isinstance(value, str):
+        return is_percent(value) and int(value[:-1]) == 0
+    return value == 0
 
 
 def _or(value: int | None, default: int) -> int:

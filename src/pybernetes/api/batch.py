@@ -8,11 +8,16 @@ import msgspec
 
 from pybernetes.api.conditions import has_condition
 from pybernetes.api.core.poddefaults import default_pod_template
-from pybernetes.api.core.podvalidation import validate_pod_template
+from pybernetes.api.core.podspec import validate_pod_template
 from pybernetes.api.resource import AGE, Column, Resource, Scope, Status, Strategy
 from pybernetes.api.types.batch_v1 import CronJob, Job
 from pybernetes.api.types.meta_v1 import LabelSelector
-from pybernetes.api.validators import label_selector, not_negative, one_of, unchanged
+from pybernetes.api.validation import (
+    validate_immutable,
+    validate_label_selector,
+    validate_non_negative,
+    validate_one_of,
+)
 from pybernetes.apimachinery.fielderror import FieldError, Path
 
 if TYPE_CHECKING:
@@ -113,14 +118,14 @@ def validate_job(new: Job, old: Job | None) -> Iterator[FieldError]:
 
 
 def _validate_job_spec(spec: JobSpec, path: Path) -> Iterator[FieldError]:
-    yield from not_negative(spec.parallelism, path.parallelism)
-    yield from not_negative(spec.completions, path.completions)
-    yield from not_negative(spec.active_deadline_seconds, path.activeDeadlineSeconds)
-    yield from not_negative(spec.backoff_limit, path.backoffLimit)
-    yield from not_negative(spec.ttl_seconds_after_finished, path.ttlSecondsAfterFinished)
-    yield from not_negative(spec.backoff_limit_per_index, path.backoffLimitPerIndex)
-    yield from not_negative(spec.max_failed_indexes, path.maxFailedIndexes)
-    yield from label_selector(spec.selector, path.selector)
+    yield from validate_non_negative(spec.parallelism, path.parallelism)
+    yield from validate_non_negative(spec.completions, path.completions)
+    yield from validate_non_negative(spec.active_deadline_seconds, path.activeDeadlineSeconds)
+    yield from validate_non_negative(spec.backoff_limit, path.backoffLimit)
+    yield from validate_non_negative(spec.ttl_seconds_after_finished, path.ttlSecondsAfterFinished)
+    yield from validate_non_negative(spec.backoff_limit_per_index, path.backoffLimitPerIndex)
+    yield from validate_non_negative(spec.max_failed_indexes, path.maxFailedIndexes)
+    yield from validate_label_selector(spec.selector, path.selector)
     yield from _validate_mode(spec, path)
     if spec.pod_failure_policy is not None:
         yield from _validate_failure_policy(spec, spec.pod_failure_policy, path)
@@ -242,13 +247,15 @@ def _validate_job_update(new: JobSpec, old: Job, path: Path) -> Iterator[FieldEr
         elastic = new.completion_mode == "Indexed" and new.completions == new.parallelism
         if not elastic:
             yield path.completions.immutable(new.completions)
-    yield from unchanged(new.selector, before.selector, path.selector)
-    yield from unchanged(
+    yield from validate_immutable(new.selector, before.selector, path.selector)
+    yield from validate_immutable(
         _fixed_template(new.template, old), _fixed_template(before.template, old), path.template
     )
-    yield from unchanged(new.completion_mode, before.completion_mode, path.completionMode)
-    yield from unchanged(new.pod_failure_policy, before.pod_failure_policy, path.podFailurePolicy)
-    yield from unchanged(
+    yield from validate_immutable(new.completion_mode, before.completion_mode, path.completionMode)
+    yield from validate_immutable(
+        new.pod_failure_policy, before.pod_failure_policy, path.podFailurePolicy
+    )
+    yield from validate_immutable(
         new.backoff_limit_per_index, before.backoff_limit_per_index, path.backoffLimitPerIndex
     )
 
@@ -377,12 +384,14 @@ def validate_cron_job(new: CronJob, old: CronJob | None) -> Iterator[FieldError]
     if spec.time_zone is not None:
         for detail in time_zone_errors(spec.time_zone):
             yield path.timeZone.invalid(spec.time_zone, detail)
-    yield from not_negative(spec.starting_deadline_seconds, path.startingDeadlineSeconds)
-    yield from one_of(
+    yield from validate_non_negative(spec.starting_deadline_seconds, path.startingDeadlineSeconds)
+    yield from validate_one_of(
         spec.concurrency_policy, ("Allow", "Forbid", "Replace"), path.concurrencyPolicy
     )
-    yield from not_negative(spec.successful_jobs_history_limit, path.successfulJobsHistoryLimit)
-    yield from not_negative(spec.failed_jobs_history_limit, path.failedJobsHistoryLimit)
+    yield from validate_non_negative(
+        spec.successful_jobs_history_limit, path.successfulJobsHistoryLimit
+    )
+    yield from validate_non_negative(spec.failed_jobs_history_limit, path.failedJobsHistoryLimit)
     job, here = spec.job_template.spec, path.jobTemplate.spec
     if job.selector is not None:
         yield here.selector.invalid(job.selector, "`selector` will be auto-generated")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pybernetes.api.resource import AGE, Column, Resource, Scope, Strategy
 from pybernetes.api.types.coordination_v1 import Lease
-from pybernetes.api.validators import not_negative
+from pybernetes.api.validation import validate_non_negative
 from pybernetes.apimachinery.fielderror import FieldError, Path
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def validate_lease(new: Lease, old: Lease | None) -> Iterator[FieldError]:
         yield path.leaseDurationSeconds.invalid(
             spec.lease_duration_seconds, "must be greater than 0"
         )
-    yield from not_negative(spec.lease_transitions, path.leaseTransitions)
+    yield from validate_non_negative(spec.lease_transitions, path.leaseTransitions)
     if spec.preferred_holder and not spec.strategy:
         yield path.preferredHolder.forbidden("may only be specified if `strategy` is defined")
 

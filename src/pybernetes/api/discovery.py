@@ -8,7 +8,7 @@ import msgspec
 
 from pybernetes.api.resource import AGE, Column, Resource, Scope, Strategy
 from pybernetes.api.types.discovery_v1 import Endpoint, EndpointPort, EndpointSlice
-from pybernetes.api.validators import one_of, unchanged
+from pybernetes.api.validation import validate_immutable, validate_one_of
 from pybernetes.apimachinery.fielderror import FieldError, Path
 from pybernetes.apimachinery.names import dns_label_errors, dns_subdomain_errors, ip_errors
 
@@ -35,9 +35,9 @@ def _default_port(port: EndpointPort) -> EndpointPort:
 
 
 def validate_slice(new: EndpointSlice, old: EndpointSlice | None) -> Iterator[FieldError]:
-    yield from one_of(new.address_type, ADDRESS_TYPES, Path("addressType"))
+    yield from validate_one_of(new.address_type, ADDRESS_TYPES, Path("addressType"))
     if old is not None:
-        yield from unchanged(new.address_type, old.address_type, Path("addressType"))
+        yield from validate_immutable(new.address_type, old.address_type, Path("addressType"))
     yield from _validate_endpoints(new.endpoints, new.address_type)
     yield from _validate_ports(new.ports)
 
@@ -79,7 +79,7 @@ def _validate_ports(ports: Sequence[EndpointPort]) -> Iterator[FieldError]:
         if name:
             for detail in dns_label_errors(name):
                 yield path[index].name.invalid(name, detail)
-        yield from one_of(port.protocol, PROTOCOLS, path[index].protocol)
+        yield from validate_one_of(port.protocol, PROTOCOLS, path[index].protocol)
 
 
 def _first(values: Sequence[str]) -> str:

@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 from pybernetes.api.resource import AGE, Column, Resource, Scope, Status, Strategy
 from pybernetes.api.types.policy_v1 import PodDisruptionBudget
-from pybernetes.api.validators import at_most_all, int_or_percent, label_selector
+from pybernetes.api.validation import (
+    validate_count_or_percent,
+    validate_label_selector,
+    validate_not_above_hundred_percent,
+)
 from pybernetes.apimachinery.fielderror import FieldError, Path
 
 if TYPE_CHECKING:
@@ -25,9 +29,9 @@ def validate_budget(
         (spec.min_available, path.minAvailable),
         (spec.max_unavailable, path.maxUnavailable),
     ):
-        yield from int_or_percent(value, here)
-        yield from at_most_all(value, here)
-    yield from label_selector(spec.selector, path.selector)
+        yield from validate_count_or_percent(value, here)
+        yield from validate_not_above_hundred_percent(value, here)
+    yield from validate_label_selector(spec.selector, path.selector)
     policy = spec.unhealthy_pod_eviction_policy
     if policy and policy not in _EVICTION_POLICIES:
         yield path.unhealthyPodEvictionPolicy.not_supported(policy, _EVICTION_POLICIES)

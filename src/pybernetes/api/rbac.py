@@ -20,7 +20,7 @@ from pybernetes.api.types.rbac_v1 import (
     RoleRef,
     Subject,
 )
-from pybernetes.api.validators import label_selector
+from pybernetes.api.validation import validate_label_selector
 from pybernetes.apimachinery.fielderror import FieldError, Path
 from pybernetes.apimachinery.names import (
     dns_label_errors,
@@ -56,7 +56,7 @@ def validate_cluster_role(new: ClusterRole, old: ClusterRole | None) -> Iterator
             "at least one clusterRoleSelector required if aggregationRule is non-nil"
         )
     for index, selector in enumerate(new.aggregation_rule.cluster_role_selectors):
-        yield from label_selector(selector, path[index])
+        yield from validate_label_selector(selector, path[index])
 
 
 def validate_rule(rule: PolicyRule, path: Path, *, namespaced: bool) -> Iterator[FieldError]:

@@ -8,7 +8,7 @@ import msgspec
 
 from pybernetes.api.resource import AGE, Column, Resource, Scope, Strategy
 from pybernetes.api.types.scheduling_v1 import PriorityClass
-from pybernetes.api.validators import one_of, unchanged
+from pybernetes.api.validation import validate_immutable, validate_one_of
 from pybernetes.apimachinery.fielderror import FieldError, Path
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def validate_priority_class(new: PriorityClass, old: PriorityClass | None) -> It
     if old is not None:
         if new.value != old.value:
             yield Path("value").forbidden("may not be changed in an update.")
-        yield from unchanged(new.preemption_policy, old.preemption_policy, Path("preemptionPolicy"))
+        yield from validate_immutable(
+            new.preemption_policy, old.preemption_policy, Path("preemptionPolicy")
+        )
         return
     if name.startswith(SYSTEM_PREFIX):
         if SYSTEM_CLASSES.get(name) != new.value or new.global_default:
@@ -44,7 +46,7 @@ def validate_priority_class(new: PriorityClass, old: PriorityClass | None) -> It
         yield Path("value").forbidden(
             f"maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}"
         )
-    yield from one_of(new.preemption_policy, _POLICIES, Path("preemptionPolicy"))
+    yield from validate_one_of(new.preemption_policy, _POLICIES, Path("preemptionPolicy"))
 
 
 def _not_a_system_class(new: PriorityClass) -> str:
