@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -46,6 +46,7 @@ from pybernetes.api.types.core_v1 import (
     ObjectReference,
     Pod,
     PodSpec,
+    PodStatus,
     Service,
     ServicePort,
     ServiceSpec,
@@ -60,7 +61,8 @@ from pybernetes.apiserver.streams import chosen_container, log_query, stream_han
 from pybernetes.kubelet.runtime.interface import Output, PortStream, ProcessStream
 from pybernetes.kubelet.server import Access, KubeletServer, LogOptions
 from pybernetes.storage.memory import MemoryStore
-from pybernetes.wire.http import Connection, Request, Response
+from pybernetes.wire.client import HttpClient
+from pybernetes.wire.http import Connection, HttpTransport, Request, Response
 from pybernetes.wire.memory import MemoryHttpClient, memory_pipe
 from pybernetes.wire.remoteprocess import RemoteProcess, Wanted, open_over_spdy
 from pybernetes.wire.server import serve
@@ -292,6 +294,7 @@ RESOURCES = (
 POD = Pod(
     metadata=ObjectMeta(name="web", namespace="default", uid="u1"),
     spec=PodSpec(node_name="n1", containers=(Container(name="main"), Container(name="side"))),
+    status=PodStatus(phase="Running"),
 )
 SOLO = replace(
     POD,
@@ -397,12 +400,17 @@ async def allow_all(user: UserInfo, access: Access) -> bool:
 
 @asynccontextmanager
 async def world(*, real: bool = False) -> AsyncIterator[World]:
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
         agent = Agent(tasks, real=real)
         kubelet = KubeletServer(agent, authenticate=let_all_in, authorize=allow_all)
+        port = 0
+        if real:
+            port = (await stack.enter_async_context(serve(kubelet.handle))).addresses[0][1]
 
-        def dial(endpoint: NodeEndpoint) -> MemoryHttpClient:
+        def dial(endpoint: NodeEndpoint) -> HttpTransport:
             assert endpoint == NodeEndpoint("n1", "127.0.0.1", 10250)
+            if real:
+                return HttpClient(f"http://127.0.0.1:{port}")
             return MemoryHttpClient(kubelet.handle)
 
         def plugins(server: ApiServer) -> Plugins:
@@ -703,7 +711,9 @@ def kubectls() -> list[Any]:
 
 
 class Kubectl:
-    def __init__(self, path: str, port: int, home: Path) -> None:
+    def __init__(self, path: str, port: int, home: Path, seen: set[str]) -> None:
+        # What it asked for and over which protocol: "exec websocket".
+        self.seen = seen
         self._command = [path, f"--server=http://127.0.0.1:{port}", f"--cache-dir={home}"]
         self._env = {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": "/dev/null"}
 
@@ -723,8 +733,17 @@ class Kubectl:
 
 @asynccontextmanager
 async def real_world(path: str, home: Path) -> AsyncIterator[Kubectl]:
-    async with world(real=True) as w, serve(w.api.handle) as server:
-        yield Kubectl(path, server.addresses[0][1], home)
+    seen: set[str] = set()
+
+    async with world(real=True) as w:
+
+        async def handle(request: Request) -> Response:
+            if request.upgrade_protocol:
+                seen.add(f"{request.path.rpartition('/')[2]} {request.upgrade_protocol}")
+            return await w.api.handle(request)
+
+        async with serve(handle) as server:
+            yield Kubectl(path, server.addresses[0][1], home, seen)
 
 
 @pytest.mark.realtime
@@ -732,6 +751,16 @@ async def real_world(path: str, home: Path) -> AsyncIterator[Kubectl]:
 @pytest.mark.parametrize("path", kubectls())
 async def test_kubectl(path: str, tmp_path: Path) -> None:
     """exec, attach, cp, port-forward and logs: a megabyte both ways stays intact."""
+    seen = await use_everything(path, tmp_path)
+    if (minor := path.rpartition(".")[2]).isdecimal():
+        process = "websocket" if int(minor) >= 30 else "spdy/3.1"
+        forward = "websocket" if int(minor) >= 31 else "spdy/3.1"
+        # A refusal makes it try again with SPDY, to learn what the refusal says.
+        seen -= {"exec spdy/3.1"} - {f"exec {process}"}
+        assert seen == {f"exec {process}", f"attach {process}", f"portforward {forward}"}
+
+
+async def use_everything(path: str, tmp_path: Path) -> set[str]:
     async with real_world(path, tmp_path) as kubectl:
         code, out, err = await kubectl("exec", "-i", "solo", "--", "cat", stdin=MEGABYTE)
         assert (code, err) == (0, "")
@@ -757,6 +786,7 @@ async def test_kubectl(path: str, tmp_path: Path) -> None:
         assert code == 0, err
         assert back.read_bytes() == MEGABYTE
         await forward_with(kubectl)
+        return kubectl.seen
 
 
 async def forward_with(kubectl: Kubectl) -> None:
@@ -764,11 +794,13 @@ async def forward_with(kubectl: Kubectl) -> None:
     assert process.stdout is not None
     try:
         line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+        assert line, (await process.communicate())[1]
         port = int(line.split("127.0.0.1:")[1].split()[0])
         for _ in range(2):
             assert await echoed(port) == hashlib.sha256(MEGABYTE).digest()
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):
+            process.terminate()
         await process.communicate()
 
 
