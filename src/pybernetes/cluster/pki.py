@@ -158,8 +158,8 @@ def ensure_certificate(
         return
     from cryptography.hazmat.primitives import serialization
 
-    ca_key = _load_key(ca.key)
-    key = _load_key(pair.key) if pair.key.exists() else _new_key(pair.key)
+    ca_key = load_key(ca.key)
+    key = load_key(pair.key) if pair.key.exists() else _new_key(pair.key)
     public = key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -242,7 +242,7 @@ def _ensure_ca(pair: KeyPair, common_name: str, now: datetime) -> None:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
 
-    key = _load_key(pair.key) if pair.key.exists() else _new_key(pair.key)
+    key = load_key(pair.key) if pair.key.exists() else _new_key(pair.key)
     name = _subject(CertificateRequest(common_name))
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     certificate = (
@@ -271,7 +271,7 @@ def _ensure_service_account_keys(pki: Pki) -> None:
     from cryptography.hazmat.primitives import serialization
 
     path = pki.service_account_key
-    key = _load_key(path) if path.exists() else _new_key(path)
+    key = load_key(path) if path.exists() else _new_key(path)
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -331,7 +331,7 @@ def _new_key(path: Path) -> EllipticCurvePrivateKey:
     return key
 
 
-def _load_key(path: Path) -> EllipticCurvePrivateKey:
+def load_key(path: Path) -> EllipticCurvePrivateKey:
     from cryptography.hazmat.primitives import serialization
 
     key = serialization.load_pem_private_key(path.read_bytes(), password=None)

@@ -1,0 +1,197 @@
+"""`p8s server`: everything of a cluster that runs in one process, from its start to its signal.
+
+Order of the start, each step undone in reverse: certificates, store, control plane, HTTPS, node.
+Nothing here decides anything about Kubernetes; it brings the parts and the machine together.
+
+A signal (SIGTERM, SIGINT) ends the process cleanly: streams are closed, the store is flushed.
+Containers are left running: the next start adopts them. `p8s down` is what removes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import resource
+import signal
+import ssl
+import sys
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from random import Random, SystemRandom
+from typing import TYPE_CHECKING
+
+from pybernetes.aio.clock import SystemClock
+from pybernetes.cluster import kubeconfigs, pki
+from pybernetes.cluster.access import AccessOptions
+from pybernetes.cluster.config import local_address
+from pybernetes.cluster.controlplane import ControlPlaneOptions, control_plane
+from pybernetes.cluster.process import hold_pid_file
+from pybernetes.cluster.signing import CaSigner
+from pybernetes.controllers import ControllerOptions
+from pybernetes.storage import SqliteStore
+from pybernetes.wire.server import serve
+
+if TYPE_CHECKING:
+    from pybernetes.cluster.config import ClusterConfig
+    from pybernetes.cluster.controlplane import ControlPlane
+    from pybernetes.cluster.progress import Progress
+
+log = logging.getLogger(__name__)
+
+# Collections of the youngest objects are rare once the caches are warm; what lives at the end of
+# the start lives for ever and is taken out of the collector's sight.
+GC_THRESHOLDS = (50_000, 20, 50)
+
+
+def serve_until_signalled(config: ClusterConfig, progress: Progress) -> int:
+    """Run the server of a data directory in the foreground; the exit code."""
+    set_up_logging(config.log_level)
+    raise_file_limit()
+    with hold_pid_file(config.pid_file):
+        try:
+            asyncio.run(run_server(config, progress))
+        except (OSError, RuntimeError, ExceptionGroup) as error:
+            log.critical("%s", sentence_of(error), exc_info=log.isEnabledFor(logging.DEBUG))
+            return 1
+        finally:
+            progress.close()
+    return 0
+
+
+async def run_server(config: ClusterConfig, progress: Progress) -> None:
+    """Start everything, say that it is ready, and wait for a signal."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with AsyncExitStack() as stack:
+        plane = await start_control_plane(config, progress, stack)
+        if config.simulated_nodes is not None:
+            from pybernetes.cluster.simulation import simulated_nodes
+
+            with progress.step("simulated nodes"):
+                await stack.enter_async_context(simulated_nodes(plane, config))
+        elif config.has("agent"):
+            from pybernetes.cluster.node import local_node
+
+            await stack.enter_async_context(local_node(plane, config, progress))
+        # What was made by now stays: no collection has to look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        log.info("ready")
+        progress.ready()
+        await stopped.wait()
+        log.info("stopping")
+
+
+async def start_control_plane(
+    config: ClusterConfig, progress: Progress, stack: AsyncExitStack
+) -> ControlPlane:
+    """Certificates, store, control plane and its HTTPS server; undone by the stack."""
+    clock = SystemClock()
+    random = Random(SystemRandom().getrandbits(64))
+    address = advertised(config)
+    keys = pki.Pki(config.pki_directory)
+    with progress.step("certificates"):
+        names = server_names(config, address)
+        pki.ensure_control_plane(keys, server_names=names, now=datetime.now(UTC))
+    with progress.step("store"):
+        store = await stack.enter_async_context(
+            await SqliteStore.open(config.store_file, clock=clock)
+        )
+    options = ControlPlaneOptions(
+        controllers=config.has("controllers"),
+        scheduler=config.has("scheduler"),
+        controller_options=ControllerOptions(
+            pod_network=config.pod_network,
+            root_ca=keys.ca.certificate.read_text(),
+            signer=CaSigner(keys, clock),
+        ),
+        access=AccessOptions(
+            pki=keys,
+            service_network=config.service_network,
+            advertise_address=address,
+            port=config.port,
+            cluster_domain=config.cluster_domain,
+        ),
+    )
+    plane = await stack.enter_async_context(
+        control_plane(store, clock=clock, random=random, options=options, progress=progress)
+    )
+    with progress.step(f"HTTPS on port {config.port}"):
+        await stack.enter_async_context(
+            serve(
+                plane.server.handle,
+                host=config.bind_address,
+                port=config.port,
+                tls=serving_context(keys.apiserver, keys.ca),
+            )
+        )
+    # Loopback is right for whoever reads the file here, and never leaves the machine.
+    host = "127.0.0.1" if config.bind_address == "0.0.0.0" else config.bind_address
+    if config.isolated_nodes:
+        host = address
+    kubeconfigs.write_admin(config.kubeconfig, keys, f"https://{host}:{config.port}")
+    return plane
+
+
+def serving_context(pair: pki.KeyPair, client_ca: pki.KeyPair) -> ssl.SSLContext:
+    """TLS for a server that looks at client certificates of our CA, if one is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(pair.certificate, pair.key)
+    context.load_verify_locations(client_ca.certificate)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def advertised(config: ClusterConfig) -> str:
+    """The address at which nodes and pods reach the API server."""
+    if config.advertise_address:
+        return config.advertise_address
+    if config.bind_address not in ("0.0.0.0", "127.0.0.1"):
+        return config.bind_address
+    return local_address()
+
+
+def server_names(config: ClusterConfig, address: str) -> list[str]:
+    """Every name and address by which somebody may call the API server."""
+    domain = config.cluster_domain
+    return [
+        "localhost",
+        "127.0.0.1",
+        address,
+        config.node,
+        str(config.kubernetes_address),
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        f"kubernetes.default.svc.{domain}",
+    ]
+
+
+def set_up_logging(level: str) -> None:
+    """One line an event: moment, level, part, words."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level.upper(),
+        format="%(asctime)s %(levelname).1s %(name)s: %(message)s",
+    )
+
+
+def raise_file_limit() -> None:
+    """Every watch and every container costs descriptors; the usual 1024 are soon gone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 1_048_576) if hard != resource.RLIM_INFINITY else 1_048_576
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def sentence_of(error: BaseException) -> str:
+    """The innermost error of a group, in its own words."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
