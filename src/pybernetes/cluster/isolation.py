@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # RFC 2544: for tests of networks, routed nowhere. Each cluster takes a /24 of it.
 RANGE = IPv4Network("198.18.0.0/15")
 _PREFIX = "p8s-"
-_NAMESPACES = Path("/run/netns")
+NAMESPACES = Path("/run/netns")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _MAX_NODES = 200
 _FIRST_NODE = 10
@@ -240,7 +240,7 @@ def command_in(namespace: str, arguments: Sequence[str]) -> list[str]:
     Unlike `ip netns exec` it leaves the mounts alone: containers made inside must be seen by
     whoever cleans up.
     """
-    return ["nsenter", f"--net={_NAMESPACES / namespace}", "--", *arguments]
+    return ["nsenter", f"--net={NAMESPACES / namespace}", "--", *arguments]
 
 
 @contextlib.contextmanager
@@ -249,7 +249,7 @@ def in_namespace(namespace: str) -> Iterator[None]:
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        inside = os.open(_NAMESPACES / namespace, os.O_RDONLY | os.O_CLOEXEC)
+        inside = os.open(NAMESPACES / namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _set_namespace(libc, inside)
         finally:
@@ -305,7 +305,7 @@ def _ip_json(namespace: str, *arguments: str) -> list[dict[str, Any]]:
 
 def _namespace_names() -> list[str]:
     try:
-        return sorted(path.name for path in _NAMESPACES.iterdir())
+        return sorted(path.name for path in NAMESPACES.iterdir())
     except FileNotFoundError:
         return []
 
