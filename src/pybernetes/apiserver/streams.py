@@ -23,7 +23,7 @@ from pybernetes.apiserver.nodes import PORT_FORWARD, Nodes, refusal, unreachable
 from pybernetes.apiserver.proxies import proxy_handlers
 from pybernetes.apiserver.requestinfo import all_of, is_true
 from pybernetes.wire.http import ConnectionClosed, Response
-from pybernetes.wire.proxy import LINGER_SECONDS, splice, tunnel
+from pybernetes.wire.proxy import LINGER_SECONDS, AnswerBody, splice, tunnel
 from pybernetes.wire.remoteprocess import (
     V4,
     WEBSOCKET_PROTOCOLS,
@@ -43,14 +43,14 @@ from pybernetes.wire.websocket import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pybernetes.api.types.core_v1 import Pod
     from pybernetes.apiserver.backend import Backend
     from pybernetes.apiserver.call import Call
     from pybernetes.apiserver.catalog import Served
     from pybernetes.apiserver.hooks import Connect
-    from pybernetes.wire.http import ClientResponse, Connection, HttpTransport
+    from pybernetes.wire.http import Connection, HttpTransport
 
 DEFAULT_CONTAINER_ANNOTATION = "kubectl.kubernetes.io/default-container"
 TUNNEL_PROTOCOL = f"SPDY/3.1+{PORT_FORWARD}"
@@ -114,7 +114,7 @@ class _Streams:
         except BaseException:
             await transport.close()
             raise
-        return Response(200, list(_TEXT), _chunks(answer, transport))
+        return Response(200, list(_TEXT), AnswerBody(answer, transport.close))
 
     async def exec(self, call: Call, served: Served, namespace: str, name: str) -> Response:
         await self.admit(call, served, namespace, name)
@@ -225,15 +225,6 @@ class _Streams:
             connection.close()
             await transport.close()
         return response
-
-
-async def _chunks(answer: ClientResponse, transport: HttpTransport) -> AsyncIterator[bytes]:
-    try:
-        async with answer:
-            async for chunk in answer:
-                yield chunk
-    finally:
-        await transport.close()
 
 
 # Pure

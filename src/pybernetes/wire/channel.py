@@ -16,6 +16,7 @@ import logging
 import ssl
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import Protocol, cast
 
 from pybernetes.wire.http import ConnectionClosed, Peer
@@ -202,8 +203,9 @@ class Channel(asyncio.BufferedProtocol):
             return
         if self._tls is not None:
             self._transport.write(self._tls.end())
-        self._transport.write_eof()
         self._ended = True
+        with suppress(OSError):  # It is lost already, and connection_lost will say so.
+            self._transport.write_eof()
 
     def close(self) -> None:
         """Send what is unsent, then close. on_lost follows."""

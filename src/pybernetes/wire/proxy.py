@@ -59,11 +59,11 @@ async def splice(left: Connection, right: Connection, *, linger: float | None = 
         if all(copy.result() for copy in done):
             await asyncio.wait(copies, timeout=linger)
     finally:
+        left.close()
+        right.close()
         for copy in copies:
             copy.cancel()
         await asyncio.gather(*copies, return_exceptions=True)
-        left.close()
-        right.close()
 
 
 async def _copy(source: Connection, sink: Connection) -> bool:
@@ -116,19 +116,38 @@ async def forward(
         if close is not None:
             await close()
         return Response(answer.status, fields)
-    return Response(answer.status, fields, _body(answer, close))
+    return Response(answer.status, fields, AnswerBody(answer, close))
 
 
-async def _body(
-    answer: ClientResponse, close: Callable[[], Awaitable[None]] | None
-) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in answer:
-            yield chunk
-    finally:
-        await answer.close()
-        if close is not None:
-            await close()
+class AnswerBody:
+    """The body of another server's answer, as the body of ours.
+
+    Not a generator: one that was never started would not know that it is closed.
+    """
+
+    def __init__(
+        self, answer: ClientResponse, close: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        self._answer = answer
+        self._chunks = aiter(answer)
+        self._close = close
+
+    def __aiter__(self) -> AnswerBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        try:
+            await self._answer.close()
+        finally:
+            if self._close is not None:
+                await self._close()
 
 
 async def tunnel(
@@ -160,7 +179,7 @@ async def tunnel(
             if close is not None:
                 await close()
             return Response(502, [], b"the server tried to redirect an upgrade\n")
-        return Response(answer.status, end_to_end(answer.headers), _body(answer, close))
+        return Response(answer.status, end_to_end(answer.headers), AnswerBody(answer, close))
     backend = connection
 
     async def upgraded(client: Connection) -> None:
