@@ -106,13 +106,15 @@ def parse_selection(
         return Selection(namespace)
     try:
         labels = parse_label_selector(label_text)
-    except SelectorError as error:
-        raise BadRequest(f"unable to parse requirement: {error}") from None
-    try:
         fields = parse_field_selector(field_text)
     except SelectorError as error:
         raise BadRequest(str(error)) from None
     for requirement in fields.requirements:
-        if requirement.field not in COMMON_FIELDS and requirement.field not in known_fields:
-            raise BadRequest(f"field label not supported: {requirement.field}")
+        name = requirement.field
+        if name in COMMON_FIELDS or name in known_fields:
+            continue
+        if known_fields:
+            raise BadRequest(f"field label not supported: {name}")
+        common = ", ".join(f'"{field}"' for field in sorted(COMMON_FIELDS))
+        raise BadRequest(f'"{name}" is not a known field selector: only {common}')
     return Selection(namespace, labels, fields)

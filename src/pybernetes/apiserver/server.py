@@ -206,15 +206,13 @@ class ApiServer:
         metrics.gauge(
             "apiserver_storage_objects",
             "Objects stored, by the prefix of their keys.",
-            lambda: {(name,): len(cache) for name, cache in self.catalog.caches.items()},
+            lambda: {(name,): len(cache) for name, cache in self.feed.caches.items()},
             ("resource",),
         )
         metrics.gauge(
             "apiserver_storage_damaged_objects",
             "Stored values that are not objects and are left out.",
-            lambda: {
-                (name,): len(c.damaged) for name, c in self.catalog.caches.items() if c.damaged
-            },
+            lambda: {(name,): len(c.damaged) for name, c in self.feed.caches.items() if c.damaged},
             ("resource",),
         )
         metrics.gauge(
@@ -224,7 +222,7 @@ class ApiServer:
         )
 
     def _count_watches(self) -> Mapping[Labels, float]:
-        caches = self.catalog.caches
+        caches = self.feed.caches
         return {
             (name,): cache.dispatcher.watchers
             for name, cache in caches.items()
