@@ -40,6 +40,9 @@ class Backlog:
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows.values())
 
+    def is_due(self, now: float) -> bool:
+        return bool(self._rows) and self.due <= now
+
     def add(self, row: Row, due: float = math.inf) -> None:
         """Take a row that is newer than all others; relaxed rows it overwrites go."""
         older = self._rows.get(row.previous)

@@ -352,7 +352,7 @@ class DurableStore:
             if batch.entries:
                 self._start(batch)
                 return
-        if self._backlog and self._backlog.due <= self._loop.time():
+        if self._backlog.is_due(self._loop.time()):
             self._start(self._new_batch())
         elif self._quiet is not None:
             self._quiet.set_result(None)
@@ -528,8 +528,10 @@ class DurableStore:
 
     def _flush(self) -> None:
         self._flush_timer = None
-        # The loop rounds its timers; due means due.
-        self._backlog.due = min(self._backlog.due, self._loop.time())
+        # The loop calls a little early, as far as its clock is coarse. A backlog that was
+        # swapped meanwhile is not meant.
+        if self._backlog:
+            self._backlog.due = min(self._backlog.due, self._loop.time())
         self._schedule_pump()
 
     def _shrink_window(self) -> None:
@@ -598,7 +600,7 @@ class DurableStore:
         """Wait until everything queued is decided and no commit is under way."""
         if force and self._batch is None and not self._queue:
             self._start(self._new_batch())
-        while self._batch is not None or self._queue or self._backlog.due <= self._loop.time():
+        while self._batch is not None or self._queue or self._backlog.is_due(self._loop.time()):
             self._schedule_pump()
             if self._quiet is None:
                 self._quiet = self._loop.create_future()
@@ -634,7 +636,7 @@ class DurableStore:
             compacted=ledger.compacted,
             live_bytes=ledger.live_bytes,
             window_bytes=ledger.window_bytes,
-            backlog_rows=len(self._backlog),
+            backlog_rows=len(self._backlog) + (len(self._batch.flushing) if self._batch else 0),
             commits=self._commits,
             failed_commits=self._failed_commits,
             rows_written=self._rows_written,
@@ -661,9 +663,9 @@ class DurableStore:
             batch.clean = True
             self._start(batch)
             await self._wait_quiet()
+        finally:
             await self._thread.submit(self._journal.close)
             await self._thread.stop()
-        finally:
             if self._flush_timer is not None:
                 self._flush_timer.cancel()
             self._closed.set_result(None)

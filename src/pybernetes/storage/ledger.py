@@ -233,12 +233,16 @@ class Ledger:
         self.check_resumable(revision)
 
     def check_resumable(self, revision: int) -> None:
-        """Raise unless the history after `revision` is complete."""
-        if revision < self.compacted:
-            raise Compacted(revision, self.compacted)
+        """Raise unless a reader who has seen everything up to `revision` can go on."""
+        self.check_kept(revision)
         for gap in self.gaps:
             if gap.first <= revision <= gap.last:
                 raise Compacted(revision, gap.last + 1)
+
+    def check_kept(self, revision: int) -> None:
+        """Raise if part of the history after `revision` is gone."""
+        if revision < self.compacted:
+            raise Compacted(revision, self.compacted)
 
     def get_at(self, key: str, revision: int) -> KeyValue | None:
         """The key as it was at a revision within the window."""

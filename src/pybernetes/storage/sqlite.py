@@ -93,9 +93,13 @@ class SqliteStore(DurableStore):
         *,
         clock: Clock | None = None,
         options: DurableOptions | None = None,
+        vfs: str = "",
     ) -> SqliteStore:
-        """Open the file, or make it if there is none. Raises `StoreFailed`, saying why."""
-        journal = SqliteJournal(path)
+        """Open the file, or make it if there is none. Raises `StoreFailed`, saying why.
+
+        `vfs` names another SQLite file system than the machine's, such as one that fails.
+        """
+        journal = SqliteJournal(path, vfs)
         thread = WriterThread(f"store {path.name}")
         try:
             opened = await thread.submit(journal.open)
@@ -137,8 +141,9 @@ def _insert_sql(rows: int) -> str:
 class SqliteJournal:
     """A `Journal` in an SQLite file. Lives on the writer thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, vfs: str = "") -> None:
         self._path = path
+        self._vfs = vfs or None
         self._connection: apsw.Connection | None = None
         # Which file we opened, to notice when it is taken away.
         self._identity = (0, 0)
@@ -184,7 +189,7 @@ class SqliteJournal:
         _sync_directory(self._path.parent)
 
     def _connect(self, path: Path) -> apsw.Connection:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=self._vfs)
         # One by one: a statement that answers with a row holds up those behind it.
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}").fetchall()
@@ -516,10 +521,15 @@ class SqliteJournal:
         return sum(path.stat().st_size for path in (self._path, log_path) if path.exists())
 
     def close(self) -> None:
+        """Let go of the file. What was committed stays in the log if it cannot be moved."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            with self._failures("close"):
-                connection.close()
+        if connection is None:
+            return
+        try:
+            connection.close()
+        except apsw.Error as error:
+            log.warning("%s: closed without a check-point: %s", self._path, error)
+            connection.close(force=True)
 
     # ---- the edge
 

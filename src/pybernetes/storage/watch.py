@@ -78,7 +78,7 @@ class Watch:
         while True:
             if self._is_closed():
                 raise StoreClosed("the store was closed")
-            self._ledger.check_resumable(self._seen)
+            self._ledger.check_kept(self._seen)
             changes = await self._read()
             if changes:
                 return changes
@@ -89,7 +89,7 @@ class Watch:
         if self._seen < self._ledger.window_start:
             changes, seen = await self._read_older(self._prefix, self._seen)
             # What was read may have been trimmed meanwhile, and then it has holes.
-            self._ledger.check_resumable(self._seen)
+            self._ledger.check_kept(self._seen)
         else:
             changes, seen = self._ledger.changes_since(self._prefix, self._seen, BATCH_CHANGES)
         self._seen = seen
