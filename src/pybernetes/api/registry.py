@@ -1,39 +1,28 @@
-"""Every resource that is served, in one visible place and in order; nothing registers itself."""
+"""Every resource that is served, in one visible place and in order; nothing registers itself.
+
+A kind is served when its entry is in one of the tuples below. Kinds that are published
+but have no entry yet are known to `api.types` all the same, for clients of other servers.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pybernetes.api.apps import APPS_RESOURCES
 from pybernetes.api.batch import BATCH_RESOURCES
 from pybernetes.api.coordination import COORDINATION_RESOURCES
-from pybernetes.api.core.pods import PODS
+from pybernetes.api.core.entries import CORE_RESOURCES
 from pybernetes.api.discovery import DISCOVERY_RESOURCES
 from pybernetes.api.policy import POLICY_RESOURCES
 from pybernetes.api.rbac import RBAC_RESOURCES
-from pybernetes.api.resource import Finalize, Proxy, Resource, Scope, Status, Strategy, Token
 from pybernetes.api.scheduling import SCHEDULING_RESOURCES
-from pybernetes.api.types._index import KindInfo, served_kinds
+from pybernetes.api.types._index import GROUP_ORDER
 
-_PARTS = {"status": Status(), "finalize": Finalize(), "proxy": Proxy(), "token": Token()}
+if TYPE_CHECKING:
+    from pybernetes.api.resource import Resource
 
-
-def _plain(info: KindInfo) -> Resource[Any]:
-    """A kind without rules of its own yet."""
-    return Resource(
-        group=info.group,
-        version=info.version,
-        kind=info.load(),
-        plural=info.plural,
-        scope=Scope.NAMESPACED if info.namespaced else Scope.CLUSTER,
-        strategy=Strategy(generation_follows=()),
-        subresources=tuple(_PARTS[s.name] for s in info.subresources if s.name in _PARTS),
-        relaxed=info.kind == "Event",
-    )
-
-
-_WRITTEN = (
-    PODS,
+RESOURCES: tuple[Resource[Any], ...] = (
+    *CORE_RESOURCES,
     *APPS_RESOURCES,
     *BATCH_RESOURCES,
     *COORDINATION_RESOURCES,
@@ -42,15 +31,25 @@ _WRITTEN = (
     *RBAC_RESOURCES,
     *SCHEDULING_RESOURCES,
 )
-_HAVE = {(entry.group, entry.version, entry.plural) for entry in _WRITTEN}
 
-RESOURCES: tuple[Resource[Any], ...] = (
-    *_WRITTEN,
-    *(
-        _plain(info)
-        for info in served_kinds()
-        if (info.group, info.version) == ("", "v1")
-        and info.plural not in ("bindings", "componentstatuses")
-        and (info.group, info.version, info.plural) not in _HAVE
-    ),
-)
+_BY_KIND: dict[type[Any], Resource[Any]] = {entry.kind: entry for entry in RESOURCES}
+_BY_PLACE = {(entry.group, entry.version, entry.plural): entry for entry in RESOURCES}
+
+
+def resource_for_kind(kind: type[Any]) -> Resource[Any]:
+    """The entry of a class. Raises LookupError for a kind that is not served."""
+    try:
+        return _BY_KIND[kind]
+    except KeyError:
+        raise LookupError(f"{kind.__name__} is not served") from None
+
+
+def resource_at(group: str, version: str, plural: str) -> Resource[Any] | None:
+    return _BY_PLACE.get((group, version, plural))
+
+
+def group_versions() -> tuple[tuple[str, str], ...]:
+    """Every (group, version) with a resource; the core first, groups in discovery's order."""
+    order = {"": -1, **{group: place for place, group in enumerate(GROUP_ORDER)}}
+    found = dict.fromkeys((entry.group, entry.version) for entry in RESOURCES)
+    return tuple(sorted(found, key=lambda pair: order.get(pair[0], len(order))))
