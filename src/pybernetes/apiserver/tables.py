@@ -99,7 +99,13 @@ class Table:
         return b'{"cells":%b,"object":%b}' % (self.cells(entry), self._object(entry))
 
     def cells(self, entry: Entry) -> bytes:
-        obj, now = self._decode(entry), self._clock.now()
+        now = self._clock.now()
+        try:
+            obj = self._decode(entry)
+        except ValueError:
+            # One object stored by other rules must not hide the others.
+            unknown = ["<unreadable>"] * (len(self._columns) - 1)
+            return msgspec.json.encode([entry.name, *unknown])
         return msgspec.json.encode(
             [render_cell(column.value(obj, now), now) for column in self._columns]
         )

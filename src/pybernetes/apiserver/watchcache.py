@@ -111,14 +111,26 @@ class WatchCache:
         else:
             entry = self._entry(change.key, change.revision, change.value)
             if entry is None:
+                self._lose(previous, change.revision)
                 return
             self.entries[key] = entry
             if previous is None:
                 insort(self._keys, key)
             event = Event(entry, previous, False)
-        self.newest = change.revision
+        self._tell(event)
+
+    def _lose(self, previous: Entry | None, revision: int) -> None:
+        """An object was overwritten by something unreadable: to readers it is gone."""
+        if previous is None:
+            return
+        del self.entries[previous.key]
+        del self._keys[bisect_left(self._keys, previous.key)]
+        self._tell(Event(previous.at_revision(revision), previous, True))
+
+    def _tell(self, event: Event) -> None:
+        self.newest = event.revision
         if self._indexes:
-            self._reindex(key, previous, None if event.deleted else event.entry)
+            self._reindex(event.entry.key, event.previous, None if event.deleted else event.entry)
         self._remember(event)
         for listener in self.listeners:
             listener(event)
@@ -130,9 +142,9 @@ class WatchCache:
 
     def _entry(self, path: str, revision: int, value: bytes) -> Entry | None:
         key = path[len(self.prefix) :]
-        if not self.shape.fits(value):
+        if not self.shape.is_sound(value):
             repaired = canonical(value, self._kind, self._api_version)
-            if repaired is None:
+            if repaired is None or not self.shape.is_sound(repaired):
                 self.damaged[key] = "the stored value is not an object"
                 log.error("unreadable object left out", extra={"key": path, "revision": revision})
                 return None
@@ -309,7 +321,11 @@ class Feed:
             if name in self._waiting:
                 self._waiting[name].append(change)
             else:
-                self._caches[name].apply(change)
+                try:
+                    self._caches[name].apply(change)
+                except Exception:
+                    # One bad change must not take those after it along.
+                    log.exception("change not applied", extra={"key": change.key})
         for reader, revision in self._readers.items():
             if revision <= changes[-1].revision and not reader.done():
                 reader.set_result(None)

@@ -317,9 +317,39 @@ async def test_large_lists_come_compressed_and_whole(api: Api) -> None:
 
 async def test_a_damaged_object_does_not_hide_the_others(api: Api, store: MemoryStore) -> None:
     await api.config_map("a")
-    await store.put("/registry/configmaps/default/broken", b"{nonsense")
+    await api.config_map("b")
+    stream = await api.watch(f"{CONFIG_MAPS}?resourceVersion={store.revision}")
+    torn = b'{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"b","namespace":"default'
+    for name, value in (("broken", b"{nonsense"), ("b", torn)):
+        await store.put(f"/registry/configmaps/default/{name}", value)
     # Written by somebody else, in another order of fields: fine.
     foreign = b'{"apiVersion":"v1","data":{"k":"v"},"kind":"ConfigMap","metadata":{"name":"f"}}'
     await store.put("/registry/configmaps/default/f", foreign)
     assert (await api.get(CONFIG_MAPS)).names == ["a", "f"]
-    assert "broken" in next(iter(api.server.catalog.caches["configmaps"].damaged))
+    assert await stream.types_and_names(2) == [("DELETED", "b"), ("ADDED", "f")]
+    assert set(api.server.catalog.caches["configmaps"].damaged) == {"default/broken", "default/b"}
+    metrics = (await api.get("/metrics")).body.decode()
+    assert 'apiserver_storage_damaged_objects{resource="configmaps"} 2\n' in metrics
+    refused = await api.delete(f"{CONFIG_MAPS}/b")
+    assert refused.status == 500
+    assert "cannot be read" in refused.message
+    options = {"ignoreStoreReadErrorWithClusterBreakingPotential": True}
+    assert (await api.delete(f"{CONFIG_MAPS}/b", options)).status == 200
+    await api.config_map("b")
+    assert (await api.get(CONFIG_MAPS)).names == ["a", "b", "f"]
+
+
+async def test_an_object_of_other_rules_is_still_shown(api: Api, store: MemoryStore) -> None:
+    await api.pod("a", node="n")
+    odd = (
+        b'{"kind":"Pod","apiVersion":"v1","metadata":{"name":"odd","namespace":"default"},'
+        b'"spec":"nothing we know"}'
+    )
+    await store.put("/registry/pods/default/odd", odd)
+    assert (await api.get(PODS)).names == ["a", "odd"]
+    rows = (await api.get(PODS, accept=TABLE)).json["rows"]
+    assert [row["cells"][0] for row in rows] == ["a", "odd"]
+    assert rows[1]["cells"][1:] == ["<unreadable>", "<unreadable>"]
+    assert (await api.get(f"{PODS}?fieldSelector=spec.nodeName=n")).names == ["a"]
+    options = {"ignoreStoreReadErrorWithClusterBreakingPotential": True}
+    assert (await api.delete(f"{PODS}/odd", options)).status == 200

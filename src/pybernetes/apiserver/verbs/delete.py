@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from pybernetes.api.types.meta_v1 import DeleteOptions, Preconditions
+from pybernetes.api.types.meta_v1 import DeleteOptions, ObjectMeta, Preconditions
 from pybernetes.apimachinery.errors import (
     BadRequest,
     Conflict,
@@ -39,6 +39,7 @@ from pybernetes.apiserver.verbs.write import (
     RACE_ATTEMPTS,
     Written,
     durability_of,
+    empty_of,
     until_seen,
     written_response,
 )
@@ -272,9 +273,11 @@ async def delete_object(
     key = served.key(call.info.namespace if namespace is None else namespace, name)
     for attempt in range(RACE_ATTEMPTS):
         entry = served.cache.entries.get(key)
-        if entry is None:
+        if entry is None and key not in served.cache.damaged:
             raise NotFound(served.plural, name, group=served.group)
-        old = served.decode(entry)
+        old = None if entry is None else _decoded(served, entry)
+        if entry is None or old is None:
+            return await _delete_unreadable(backend, served, key, options)
         _check_preconditions(served, old, options)
         if admitted:
             attributes = Attributes(
@@ -301,6 +304,36 @@ async def delete_object(
                 raise Conflict(served.plural, name, group=served.group) from None
             await until_seen(backend, served, entry, lost)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _decoded(served: Served, entry: Entry) -> Any:
+    try:
+        return served.decode(entry)
+    except ValueError:
+        return None
+
+
+async def _delete_unreadable(
+    backend: Backend, served: Served, key: str, options: DeleteOptions
+) -> Written:
+    """What cannot be read can be deleted only by who says that this is meant.
+
+    No finalizer is respected and no policy asked, for there is nothing to ask them about.
+    """
+    name = key.rpartition("/")[2]
+    if not options.ignore_store_read_error_with_cluster_breaking_potential:
+        raise InternalError(
+            f'the stored data of {served.group_resource} "{name}" cannot be read; it can only be '
+            "deleted with ignoreStoreReadErrorWithClusterBreakingPotential in the DeleteOptions"
+        )
+    if not options.dry_run:
+        try:
+            await backend.store.delete(served.cache.prefix + key)
+        except KeyNotFound:
+            raise NotFound(served.plural, name, group=served.group) from None
+    metadata = ObjectMeta(name=name, namespace=key.rpartition("/")[0])
+    obj = replace(empty_of(served.resource.kind), metadata=metadata)
+    return Written(Entry(key, 0, served.encode(obj)), obj, deleted=True)
 
 
 def _check_preconditions(served: Served, obj: Any, options: DeleteOptions) -> None:
