@@ -1,40 +1,83 @@
 """Who may do what in this cluster, and the objects every cluster begins with.
 
 Puts the API server's plugins together: authentication, authorization, admission, discovery, and
-the streams to nodes.
+the streams to nodes. What a cluster is not given (keys, an address) it does without: a cluster in
+a test signs tokens with a key of the moment and tells nobody where it is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from pybernetes.api.types.core_v1 import Namespace
-from pybernetes.api.types.meta_v1 import ObjectMeta
-from pybernetes.apimachinery.errors import AlreadyExists
 from pybernetes.apiserver import Plugins
+from pybernetes.apiserver.admission import World, admission_chain
+from pybernetes.apiserver.authn.certificate import CertificateAuthenticator
+from pybernetes.apiserver.authz.authorizer import ClusterAuthorizer
+from pybernetes.apiserver.authz.node import NodeAuthorizer, NodeGraph
+from pybernetes.apiserver.authz.rbac import Rbac
+from pybernetes.apiserver.bootstrap.ensure import ensure_first_objects
+from pybernetes.apiserver.bootstrap.objects import SERVICE_NETWORK, ServerFacts
+from pybernetes.apiserver.discovery import Discovery
+from pybernetes.apiserver.hooks import AuthenticatorUnion
+from pybernetes.apiserver.services import ServiceAddresses
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Network
+
     from pybernetes.apiserver import ApiServer
     from pybernetes.client import Client
-
-NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+    from pybernetes.cluster.pki import Pki
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessOptions:
     """What the plugins have to know of the cluster."""
 
+    # Without keys there are no certificates to publish and no token outlives the process.
+    pki: Pki | None = None
+    service_network: IPv4Network = SERVICE_NETWORK
+    # Where nodes and pods reach the API server.
+    advertise_address: str = ""
+    port: int = 6443
+    cluster_domain: str = "cluster.local"
+
 
 def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
-    return Plugins()
+    graph = NodeGraph(server.catalog)
+    authorizer = ClusterAuthorizer(Rbac(server.catalog), NodeAuthorizer(graph))
+    world = World(server.catalog, server.backend, server.clock, server.random, authorizer)
+    addresses = ServiceAddresses(server.catalog, server.random, network=options.service_network)
+    return Plugins(
+        authenticator=AuthenticatorUnion([CertificateAuthenticator()]),
+        authorizer=authorizer,
+        admission=admission_chain(world, addresses),
+        routes=Discovery(server.catalog, address=options.advertise_address).routes(),
+    )
 
 
 async def bootstrap(client: Client, server: ApiServer, options: AccessOptions) -> None:
     """Make what is missing of the objects that every cluster has."""
-    for name in NAMESPACES:
-        if await client.get_or_none(Namespace, name) is None:
-            try:
-                await client.create(Namespace(metadata=ObjectMeta(name=name)))
-            except AlreadyExists:
-                continue
+    await ensure_first_objects(client, server.catalog, facts_of(options))
+
+
+def facts_of(options: AccessOptions) -> ServerFacts:
+    address = options.advertise_address
+    if address and ip_address(address).is_loopback:
+        # Every pod has a loopback of its own: there is no way to us, and none is published.
+        address = ""
+    return ServerFacts(
+        service_network=options.service_network,
+        address=address,
+        port=options.port,
+        client_ca=_pem(options.pki, "ca"),
+        front_proxy_ca=_pem(options.pki, "front_proxy_ca"),
+    )
+
+
+def _pem(pki: Pki | None, name: str) -> str:
+    if pki is None:
+        return ""
+    certificate: str = getattr(pki, name).certificate.read_text()
+    return certificate
