@@ -7,12 +7,15 @@ afterwards: sandboxes through CRI, then processes by id, mounts, directories, th
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,20 +70,65 @@ class Place:
     async def containerd(self) -> AsyncIterator[tuple[Containerd, CriRuntime]]:
         """containerd and a runtime over it, with the test image, and no pods when it is left."""
         chance = random.Random(0)
-        async with Containerd(self.options, random=chance) as containerd:
-            async with CriRuntime(containerd.socket_path, random=chance) as runtime:
-                if await runtime.image_status(IMAGE) is None:
-                    await containerd.import_images(archive({IMAGE: busybox_image()}))
-                    async with asyncio.timeout(10):
-                        while await runtime.image_status(IMAGE) is None:
-                            await asyncio.sleep(0.01)
-                yield containerd, runtime
-                await remove_all_sandboxes(runtime)
+        async with (
+            Containerd(self.options, random=chance) as containerd,
+            CriRuntime(containerd.socket_path, random=chance) as runtime,
+        ):
+            if await runtime.image_status(IMAGE) is None:
+                await containerd.import_images(archive({IMAGE: busybox_image()}))
+            yield containerd, runtime
+            await remove_all_sandboxes(runtime)
+
+    async def connect(self, host: str, port: int) -> SocketConnection:
+        """A connection made inside the network namespace."""
+        connected = await asyncio.to_thread(_connect_inside, self.namespace, host, port)
+        return SocketConnection(*await asyncio.open_connection(sock=connected))
+
+
+class SocketConnection:
+    """A `wire.Connection` over a connected socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def read(self) -> bytes:
+        return await self._reader.read(65536)
+
+    def write(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def drain(self) -> None:
+        await self._writer.drain()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def wait_closed(self) -> None:
+        await self._writer.wait_closed()
+
+
+def _connect_inside(namespace: str, host: str, port: int) -> socket.socket:
+    made: list[socket.socket] = []
+
+    def make() -> None:
+        # Only the thread that makes the socket moves, and it ends here; the socket stays inside.
+        with (Path("/run/netns") / namespace).open() as file:
+            if ctypes.CDLL(None).setns(file.fileno(), 0) == 0:
+                made.append(socket.create_connection((host, port), timeout=5))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    if not made:
+        raise ConnectionRefusedError(f"nobody answers at {host}:{port} in {namespace}")
+    made[0].setblocking(False)
+    return made[0]
 
 
 def make_place() -> Place:
     # Short, because sockets and mounts have it in their names.
-    place = Place(Path(tempfile.mkdtemp(prefix="p8s-")), f"p8s-runtime-{os.getpid()}")
+    directory = Path(tempfile.mkdtemp(prefix="p8s-"))
+    place = Place(directory, directory.name)
     (place.directory / "cni").mkdir()
     network = {
         "cniVersion": "0.4.0",

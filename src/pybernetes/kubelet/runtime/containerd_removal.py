@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SHIM = "containerd-shim-runc-v2"
+# Places that containerd and libcni use whatever their configuration says.
+SHIM_SOCKETS = Path("/run/containerd/s")
+CNI_NOTES = Path("/var/lib/cni/results")
 # Sandboxes removed at the same time.
 PARALLEL = 8
 POLITE_TIME = timedelta(minutes=2)
@@ -51,6 +54,7 @@ async def remove_all_traces(
         await _kill_tree(shim)
     linux.unmount_below(layout.directory)
     _remove_shim_sockets(layout)
+    _remove_network_notes(layout)
     shutil.rmtree(layout.directory, ignore_errors=True)
     if layout.directory.exists():
         # Something was still being written, or a mount had hidden more mounts.
@@ -117,12 +121,24 @@ async def _kill_tree(pid: int) -> None:
 
 
 def _remove_shim_sockets(layout: Layout) -> None:
-    # Shims listen in a directory common to all containerds; each notes its socket's address.
+    # Each shim notes the address of its socket.
     for note in layout.state.glob("io.containerd.runtime.v2.task/*/*/address"):
         with suppress(OSError):
             address = note.read_text().strip().removeprefix("unix://")
             if address.startswith("/"):
                 Path(address).unlink()
+
+
+def _remove_network_notes(layout: Layout) -> None:
+    # libcni's cache of what plugins answered. Asked to release a network it removes the note; what
+    # is here still belongs to sandboxes that could not be released politely.
+    for sandbox in layout.root.glob("io.containerd.grpc.v1.cri/sandboxes/*"):
+        for note in CNI_NOTES.glob(f"*-{sandbox.name}-*"):
+            note.unlink(missing_ok=True)
+    for directory in (CNI_NOTES, CNI_NOTES.parent, SHIM_SOCKETS, SHIM_SOCKETS.parent):
+        # Common to all on this machine: gone only if nobody has anything there.
+        with suppress(OSError):
+            directory.rmdir()
 
 
 async def _remove_cgroup(parent: str) -> None:
