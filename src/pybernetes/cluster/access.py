@@ -7,6 +7,7 @@ a test signs tokens with a key of the moment and tells nobody where it is.
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -21,12 +22,15 @@ from pybernetes.apiserver.bootstrap.ensure import ensure_first_objects
 from pybernetes.apiserver.bootstrap.objects import SERVICE_NETWORK, ServerFacts
 from pybernetes.apiserver.discovery import Discovery
 from pybernetes.apiserver.hooks import AuthenticatorUnion
+from pybernetes.apiserver.nodes import Nodes, dial_tls
 from pybernetes.apiserver.services import ServiceAddresses
+from pybernetes.apiserver.streams import stream_handlers
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network
 
     from pybernetes.apiserver import ApiServer
+    from pybernetes.apiserver.nodes import Dial
     from pybernetes.client import Client
     from pybernetes.cluster.pki import Pki
 
@@ -42,6 +46,8 @@ class AccessOptions:
     advertise_address: str = ""
     port: int = 6443
     cluster_domain: str = "cluster.local"
+    # How to reach a kubelet; left out, it is HTTPS with our certificate.
+    dial: Dial | None = None
 
 
 def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
@@ -53,6 +59,7 @@ def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
         authenticator=AuthenticatorUnion([CertificateAuthenticator()]),
         authorizer=authorizer,
         admission=admission_chain(world, addresses),
+        connects=stream_handlers(server.backend, Nodes(server.backend, _dial(options))),
         routes=Discovery(server.catalog, address=options.advertise_address).routes(),
     )
 
@@ -74,6 +81,18 @@ def facts_of(options: AccessOptions) -> ServerFacts:
         client_ca=_pem(options.pki, "ca"),
         front_proxy_ca=_pem(options.pki, "front_proxy_ca"),
     )
+
+
+def _dial(options: AccessOptions) -> Dial:
+    """How kubelets are reached: they show a certificate of our CA, and we show them ours."""
+    if options.dial is not None:
+        return options.dial
+    context = ssl.create_default_context()
+    if options.pki is not None:
+        pair, ca = options.pki.apiserver_kubelet, options.pki.ca
+        context = ssl.create_default_context(cafile=str(ca.certificate))
+        context.load_cert_chain(pair.certificate, pair.key)
+    return dial_tls(context)
 
 
 def _pem(pki: Pki | None, name: str) -> str:

@@ -1,0 +1,35 @@
+"""Policy on writes: one plugin per idea, in upstream's order.
+
+`PLUGINS` is the chain. Every plugin first gets its chance to change the object, in order; when
+the kind's own validation is done, every one judges.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pybernetes.apiserver.admission.default_tolerations import DefaultTolerationSeconds
+from pybernetes.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from pybernetes.apiserver.admission.priority import Priority
+from pybernetes.apiserver.admission.service_account import ServiceAccounts
+from pybernetes.apiserver.admission.world import World
+from pybernetes.apiserver.hooks import AdmissionChain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pybernetes.apiserver.hooks import Admission
+
+__all__ = ["PLUGINS", "World", "admission_chain"]
+
+PLUGINS: tuple[Callable[[World], Admission], ...] = (
+    NamespaceLifecycle,
+    ServiceAccounts,
+    Priority,
+    DefaultTolerationSeconds,
+)
+
+
+def admission_chain(world: World, *more: Admission) -> AdmissionChain:
+    """The chain; what is not policy of its own (address allocation) comes last."""
+    return AdmissionChain([*(make(world) for make in PLUGINS), *more])

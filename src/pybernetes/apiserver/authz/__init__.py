@@ -1,0 +1,1 @@
+"""Who may do what: the Node authorizer and RBAC, in upstream's order."""
