@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING
 from pybernetes.aio.clock import SystemClock
 from pybernetes.cluster import kubeconfigs, pki
 from pybernetes.cluster.access import AccessOptions
-from pybernetes.cluster.config import local_address
+from pybernetes.cluster.config import ConfigError, local_address
 from pybernetes.cluster.controlplane import ControlPlaneOptions, control_plane
 from pybernetes.cluster.process import hold_pid_file
 from pybernetes.cluster.signing import CaSigner
 from pybernetes.controllers import ControllerOptions
-from pybernetes.storage import SqliteStore
+from pybernetes.storage import SqliteStore, StoreError
 from pybernetes.wire.server import serve
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ def serve_until_signalled(config: ClusterConfig, progress: Progress) -> int:
     with hold_pid_file(config.pid_file):
         try:
             asyncio.run(run_server(config, progress))
-        except (OSError, RuntimeError, ExceptionGroup) as error:
-            log.critical("%s", sentence_of(error), exc_info=log.isEnabledFor(logging.DEBUG))
+        except Exception as error:
+            # Known ways to fail say all in their sentence; for the others the trace is needed.
+            known = isinstance(innermost(error), (OSError, StoreError, ConfigError))
+            log.critical("%s", innermost(error), exc_info=None if known else error)
             return 1
         finally:
             progress.close()
@@ -121,14 +123,20 @@ async def start_control_plane(
         control_plane(store, clock=clock, random=random, options=options, progress=progress)
     )
     with progress.step(f"HTTPS on port {config.port}"):
-        await stack.enter_async_context(
-            serve(
-                plane.server.handle,
-                host=config.bind_address,
-                port=config.port,
-                tls=serving_context(keys.apiserver, keys.ca),
+        try:
+            await stack.enter_async_context(
+                serve(
+                    plane.server.handle,
+                    host=config.bind_address,
+                    port=config.port,
+                    tls=serving_context(keys.apiserver, keys.ca),
+                )
             )
-        )
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {config.bind_address}:{config.port}: {error.strerror};"
+                " stop the program that does, or choose another --port"
+            ) from error
     # Loopback is right for whoever reads the file here, and never leaves the machine.
     host = "127.0.0.1" if config.bind_address == "0.0.0.0" else config.bind_address
     if config.isolated_nodes:
@@ -190,8 +198,8 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def sentence_of(error: BaseException) -> str:
-    """The innermost error of a group, in its own words."""
+def innermost(error: BaseException) -> BaseException:
+    """The first error inside a group of errors."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error) or type(error).__name__
+    return error

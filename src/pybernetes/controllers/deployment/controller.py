@@ -120,7 +120,10 @@ class DeploymentController:
             await self._resize(deployment, step)
         if deployment.spec.paused:
             await self._clean_up(deployment, sets)
-        await self._write_status(deployment, counted_status(deployment, sets, self._now()))
+        written = await self._write_status(
+            deployment, counted_status(deployment, sets, self._now())
+        )
+        await self._number(written, sets)
         return None
 
     async def _roll(self, key: Key, deployment: Deployment, sets: Sets) -> timedelta | None:
@@ -144,7 +147,7 @@ class DeploymentController:
         status = progressed_status(deployment, sets, now, created=created)
         if is_complete(deployment, status):
             await self._clean_up(deployment, sets)
-        await self._write_status(deployment, status)
+        await self._number(await self._write_status(deployment, status), sets)
         left_time = until_deadline(deployment, status, now)
         return None if left_time is None else max(left_time, _A_MOMENT)
 
@@ -162,7 +165,6 @@ class DeploymentController:
             return await self._after_collision(deployment, sets, wanted)
         if replicas:
             self._say_scaled(deployment, made, 0, replicas)
-        await self._number(deployment, revision)
         return Sets(made, sets.old)
 
     async def _after_collision(
@@ -184,7 +186,7 @@ class DeploymentController:
         return Sets(None, sets.old)
 
     async def _adopt_annotations(self, deployment: Deployment, sets: Sets) -> None:
-        """Bring the new replica set's annotations and minReadySeconds up to date, number both."""
+        """Bring the new replica set's annotations and minReadySeconds up to date."""
         new = sets.new
         if new is None:
             return
@@ -199,15 +201,15 @@ class DeploymentController:
             await self._client.patch(
                 ReplicaSet, new.metadata.name, new.metadata.namespace, patch=patch
             )
-        await self._number(deployment, int(annotations[REVISION]))
 
-    async def _number(self, deployment: Deployment, revision: int) -> None:
-        if revision_of(deployment) == revision:
+    async def _number(self, deployment: Deployment, sets: Sets) -> None:
+        """The deployment carries the revision of its new replica set; last, for it is a write."""
+        if sets.new is None or revision_of(deployment) == revision_of(sets.new):
             return
-        patch = {"metadata": {"annotations": {REVISION: str(revision)}}}
-        await self._client.patch(
-            Deployment, deployment.metadata.name, deployment.metadata.namespace, patch=patch
-        )
+        revision = str(revision_of(sets.new))
+        annotations = {**deployment.metadata.annotations, REVISION: revision}
+        metadata = msgspec.structs.replace(deployment.metadata, annotations=annotations)
+        await self._client.update(msgspec.structs.replace(deployment, metadata=metadata))
 
     async def _resize(self, deployment: Deployment, step: Resize) -> None:
         rs = step.replica_set
@@ -244,9 +246,10 @@ class DeploymentController:
             except NotFound:
                 continue
 
-    async def _write_status(self, deployment: Deployment, status: DeploymentStatus) -> None:
-        if status != deployment.status:
-            await self._client.update_status(msgspec.structs.replace(deployment, status=status))
+    async def _write_status(self, deployment: Deployment, status: DeploymentStatus) -> Deployment:
+        if status == deployment.status:
+            return deployment
+        return await self._client.update_status(msgspec.structs.replace(deployment, status=status))
 
     # --- what it asks -----------------------------------------------------------------------------
 
