@@ -48,13 +48,15 @@ async def remove_all_traces(
     started once more if it does not run and sandboxes are left. The directory is gone afterwards.
     """
     layout = Layout(options.directory)
-    if any(layout.root.glob("io.containerd.grpc.v1.cri/sandboxes/*")):
+    # Noted first: a containerd that lost its memory removes these directories when it starts.
+    sandboxes = [path.name for path in layout.root.glob("io.containerd.grpc.v1.cri/sandboxes/*")]
+    if sandboxes:
         await _remove_politely(options, random)
     for shim in shims_of(layout):
         await _kill_tree(shim)
     linux.unmount_below(layout.directory)
     _remove_shim_sockets(layout)
-    _remove_network_notes(layout)
+    _remove_network_notes(sandboxes)
     shutil.rmtree(layout.directory, ignore_errors=True)
     if layout.directory.exists():
         # Something was still being written, or a mount had hidden more mounts.
@@ -129,11 +131,11 @@ def _remove_shim_sockets(layout: Layout) -> None:
                 Path(address).unlink()
 
 
-def _remove_network_notes(layout: Layout) -> None:
+def _remove_network_notes(sandboxes: Sequence[str]) -> None:
     # libcni's cache of what plugins answered. Asked to release a network it removes the note; what
     # is here still belongs to sandboxes that could not be released politely.
-    for sandbox in layout.root.glob("io.containerd.grpc.v1.cri/sandboxes/*"):
-        for note in CNI_NOTES.glob(f"*-{sandbox.name}-*"):
+    for sandbox_id in sandboxes:
+        for note in CNI_NOTES.glob(f"*-{sandbox_id}-*"):
             note.unlink(missing_ok=True)
     for directory in (CNI_NOTES, CNI_NOTES.parent, SHIM_SOCKETS, SHIM_SOCKETS.parent):
         # Common to all on this machine: gone only if nobody has anything there.
