@@ -23,7 +23,7 @@ from pybernetes.apimachinery.schema import decode_strict
 from pybernetes.wire.http import BodyTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from pybernetes.apimachinery.schema import Decoded, Schema
     from pybernetes.apiserver.call import Call
@@ -120,6 +120,8 @@ class Readable(Protocol):
     version: str
     kind_name: str
     api_version: str
+    # Other versions of the kind with the same fields; a body may be of them, too.
+    also: Collection[str]
 
     def read_strictly(self, value: Any) -> Decoded: ...
 
@@ -129,8 +131,9 @@ class Readable(Protocol):
 class BodyKind:
     """A kind that is sent and never stored: Scale, Binding, Eviction, TokenRequest."""
 
-    def __init__(self, kind: type[Any]) -> None:
+    def __init__(self, kind: type[Any], *, also: Collection[str] = ()) -> None:
         info = info_of(kind)
+        self.also = also
         self.group, self.version = info.group, info.version
         self.kind_name, self.api_version = info.kind, info.api_version
         self._kind = kind
@@ -190,7 +193,7 @@ def _check_kind(served: Readable, value: dict[str, Any]) -> None:
     """What the body leaves out is what the path says; what it says must agree."""
     api_version = value.get("apiVersion") or served.api_version
     kind = value.get("kind") or served.kind_name
-    if api_version != served.api_version:
+    if api_version != served.api_version and api_version not in served.also:
         raise BadRequest(
             f"the API version in the data ({api_version}) does not match the expected API version "
             f"({served.api_version})"

@@ -44,6 +44,7 @@ class Served:
         self.kind_name = resource.kind_name
         self.api_version = resource.api_version
         self.group_resource = resource.group_resource
+        self.also: Collection[str] = ()
         self.is_namespaced = resource.is_namespaced
         self.verbs = frozenset(resource.verbs)
         self.selectable_fields: Collection[str] = resource.selectable_fields

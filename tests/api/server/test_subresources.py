@@ -136,6 +136,8 @@ async def test_evictions_of_others_and_dry_runs(api: Api) -> None:
     await ready_pod(api, "a")
     wrong = await api.post(f"{PODS}/a/eviction", {"metadata": {"name": "b"}})
     assert wrong.status == 400
+    old = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "a"}}
+    assert (await api.post(f"{PODS}/a/eviction?dryRun=All", old)).status == 201
     dry = await evict(api, "a", deleteOptions={"dryRun": ["All"]})
     assert dry.status == 201
     assert "deletionTimestamp" not in (await api.get(f"{PODS}/a")).json["metadata"]

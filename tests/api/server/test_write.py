@@ -206,6 +206,31 @@ async def test_yaml_bodies(api: Api) -> None:
     assert answer.json["data"] == {"true": "yes"} or answer.json["data"] == {"on": "yes"}
 
 
+def delimited(number: int, content: bytes) -> bytes:
+    """A field of a protobuf message that has a length."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def protobuf(api_version: str, kind: str, message: bytes) -> bytes:
+    about = delimited(1, api_version.encode()) + delimited(2, kind.encode())
+    return b"k8s\0" + delimited(1, about) + delimited(2, message)
+
+
+async def test_protobuf_bodies(api: Api) -> None:
+    content_type = "application/vnd.kubernetes.protobuf"
+    name, entry = delimited(1, b"a"), delimited(1, b"k") + delimited(2, b"v")
+    body = protobuf("v1", "ConfigMap", delimited(1, name) + delimited(2, entry))
+    created = await api.send("POST", CONFIG_MAPS, body, content_type=content_type)
+    assert created.status == 201, created.body
+    assert created.json["data"] == {"k": "v"}
+    await api.pod("p", node="n")
+    options = protobuf("v1", "DeleteOptions", b"\x08\x05")
+    deleted = await api.send("DELETE", f"{PODS}/p", options, content_type=content_type)
+    assert deleted.json["metadata"]["deletionGracePeriodSeconds"] == 5
+    broken = await api.send("POST", CONFIG_MAPS, b"k8s\0\xff", content_type=content_type)
+    assert broken.status == 400
+
+
 async def test_other_bodies_are_415(api: Api) -> None:
     answer = await api.send("POST", CONFIG_MAPS, b"<a/>", content_type="text/xml")
     assert (answer.status, answer.reason) == (415, "UnsupportedMediaType")

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from pybernetes.apiserver.entry import Entry
     from pybernetes.wire.http import Response
 
-EVICTION = BodyKind(Eviction)
+# Old clients drain nodes with the beta version.
+EVICTION = BodyKind(Eviction, also=("policy/v1beta1",))
 
 # Evictions that a budget remembers before its controller has confirmed them.
 MAX_DISRUPTED_PODS = 2000
