@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "status": "show what runs, and what is wrong",
     "kubeconfig": "print the kubeconfig, for kubectl",
     "logs": "show the server's log",
+    "image": "bring container images onto the nodes, without a registry",
     "server": "run control plane and node agent in the foreground",
     "agent": "run a node that joins another machine's cluster",
     "token": "make a token with which a node can join",
@@ -70,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="p8s", description="pybernetes: Kubernetes in Python, with real containers."
+        prog="p8s",
+        description="pybernetes: Kubernetes in Python, with real containers.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30),
     )
     parser.add_argument("--version", action="version", version=f"p8s {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
