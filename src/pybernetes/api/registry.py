@@ -13,6 +13,7 @@ from pybernetes.api.batch import BATCH_RESOURCES
 from pybernetes.api.coordination import COORDINATION_RESOURCES
 from pybernetes.api.core.entries import CORE_RESOURCES
 from pybernetes.api.discovery import DISCOVERY_RESOURCES
+from pybernetes.api.events import EVENTS_RESOURCES
 from pybernetes.api.policy import POLICY_RESOURCES
 from pybernetes.api.rbac import RBAC_RESOURCES
 from pybernetes.api.scheduling import SCHEDULING_RESOURCES
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 RESOURCES: tuple[Resource[Any], ...] = (
     *CORE_RESOURCES,
     *APPS_RESOURCES,
+    *EVENTS_RESOURCES,
     *BATCH_RESOURCES,
     *COORDINATION_RESOURCES,
     *DISCOVERY_RESOURCES,
