@@ -362,6 +362,7 @@ class World:
 
     def __init__(self, api: ApiServer, agent: Agent, client: MemoryHttpClient) -> None:
         self.api, self.agent, self.client = api, agent, client
+        self.unreachable = False
 
     async def get(self, path: str) -> tuple[int, bytes]:
         answer = await self.client.request("GET", path)
@@ -394,6 +395,10 @@ async def let_all_in(request: Request) -> UserInfo | None:
     return UserInfo("system:apiserver")
 
 
+async def refuse() -> Connection:
+    raise ConnectionRefusedError("connection refused")
+
+
 async def allow_all(user: UserInfo, access: Access) -> bool:
     return True
 
@@ -402,6 +407,7 @@ async def allow_all(user: UserInfo, access: Access) -> bool:
 async def world(*, real: bool = False) -> AsyncIterator[World]:
     async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
         agent = Agent(tasks, real=real)
+        worlds: list[World] = []
         kubelet = KubeletServer(agent, authenticate=let_all_in, authorize=allow_all)
         port = 0
         if real:
@@ -411,6 +417,8 @@ async def world(*, real: bool = False) -> AsyncIterator[World]:
             assert endpoint == NodeEndpoint("n1", "127.0.0.1", 10250)
             if real:
                 return HttpClient(f"http://127.0.0.1:{port}")
+            if worlds and worlds[0].unreachable:
+                return HttpClient("http://node", connect=refuse)
             return MemoryHttpClient(kubelet.handle)
 
         def plugins(server: ApiServer) -> Plugins:
@@ -435,7 +443,8 @@ async def world(*, real: bool = False) -> AsyncIterator[World]:
                 path = served.path(obj.metadata.namespace, obj.metadata.name)
                 await store.put(path, served.encode(obj))
             client = MemoryHttpClient(api.handle)
-            yield World(api, agent, client)
+            worlds.append(World(api, agent, client))
+            yield worlds[0]
             await client.close()
 
 
@@ -601,7 +610,7 @@ async def test_a_terminal_is_resized() -> None:
         websocket = await w.websocket(EXEC + "&tty=1", "v5.channel.k8s.io")
         await websocket.send(b'\x04{"Width":80,"Height":24}\n{"Wid')
         await websocket.send(b'\x04th":100,"Height":50}')
-        await until(lambda: len(w.agent.processes[0].sizes) == 2)
+        await until(lambda: any(len(process.sizes) == 2 for process in w.agent.processes))
         assert w.agent.processes[0].sizes == [(80, 24), (100, 50)]
         websocket.abort()
 
@@ -620,6 +629,21 @@ async def test_a_client_that_leaves_takes_its_exec_with_it() -> None:
                 await websocket.receive()
                 websocket.abort()
             await until(lambda: w.agent.processes[0].closed)  # waited for in the loop
+
+
+async def test_a_kubelet_that_cannot_be_reached_is_an_internal_error() -> None:
+    async with world() as w:
+        w.unreachable = True
+        code, message = await w.refusal(f"{PODS}/solo/log")
+        assert code == 500
+        assert message == "Internal error occurred: error dialing backend: connection refused"
+        assert (await w.spdy(EXEC))[0] == 500
+        websocket = await w.websocket(EXEC, "v5.channel.k8s.io")
+        message_3 = await websocket.receive()
+        assert isinstance(message_3, bytes)
+        assert message_3[0] == 3
+        assert json.loads(message_3[1:])["message"] == message
+        websocket.abort()
 
 
 async def test_what_cannot_be_upgraded_is_refused() -> None:

@@ -4,8 +4,10 @@ A client that speaks SPDY gets the kubelet's bytes as they are. One that speaks
 WebSocket gets them translated: a remote process stream by stream, a
 port-forward as SPDY inside of messages (`SPDY/3.1+portforward.k8s.io`).
 
-Rule: the kubelet is asked first and the client is answered after it, so a
-refusal is an ordinary error of the API and leaves nothing open.
+Rule: what can be judged here is refused before any connection is opened. Where
+the client and the kubelet speak the same, the client is answered after the
+kubelet; a translated one is told of a refusal on its status channel, as upstream
+does, because kubectl loses what is said before it is ready to hear.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from pybernetes.apimachinery.errors import BadRequest, InternalError, Invalid
+from pybernetes.apimachinery.errors import BadRequest, InternalError, Invalid, StatusError
 from pybernetes.apimachinery.fielderror import FieldError, Path
 from pybernetes.apimachinery.timestamp import format_time, parse_time
 from pybernetes.apiserver.hooks import Attributes, Operation
@@ -182,23 +184,27 @@ class _Streams:
     async def _translated(self, call: Call, pod: Pod, target: str, wanted: Wanted) -> Response:
         """WebSocket channels for the client, SPDY streams for the kubelet."""
         transport = self._dial(pod)
-        try:
-            connection = await self._open_spdy(transport, target, V4)
-        except BaseException:
-            await transport.close()
-            raise
 
         async def serve(client: RemoteProcess) -> None:
-            status = None
             try:
-                with suppress(ConnectionClosed):
-                    async with SpdySession(connection, client=True) as session:
-                        status = await relay(client, await open_over_spdy(session, wanted))
+                status = await self._run_translated(client, transport, target, wanted)
+            except StatusError as error:
+                status = encode_status(error)
             finally:
                 await transport.close()
             await client.finish(translated_status(status, as_json=client.json_status))
 
-        return await self._or_close(accept(call.request, wanted, serve), connection, transport)
+        return accept(call.request, wanted, serve)
+
+    async def _run_translated(
+        self, client: RemoteProcess, transport: HttpTransport, target: str, wanted: Wanted
+    ) -> bytes:
+        connection = await self._open_spdy(transport, target, V4)
+        status = None
+        with suppress(ConnectionClosed):
+            async with SpdySession(connection, client=True) as session:
+                status = await relay(client, await open_over_spdy(session, wanted))
+        return status or encode_status(InternalError("the connection to the node was lost"))
 
     async def _tunnelled(self, call: Call, pod: Pod, target: str) -> Response:
         """SPDY as it is for the kubelet, cut into WebSocket messages for the client."""
@@ -216,11 +222,6 @@ class _Streams:
                 await transport.close()
 
         response = accept_websocket(call.request, serve, subprotocol=TUNNEL_PROTOCOL)
-        return await self._or_close(response, connection, transport)
-
-    async def _or_close(
-        self, response: Response, connection: Connection, transport: HttpTransport
-    ) -> Response:
         if response.upgrade is None:
             connection.close()
             await transport.close()
@@ -321,11 +322,12 @@ def _process_query(call: Call) -> tuple[Wanted, list[tuple[str, str]]]:
     return wanted, [(word, "1") for word, flag in words if flag]
 
 
-def translated_status(status: bytes | None, *, as_json: bool) -> bytes:
+def encode_status(error: StatusError) -> bytes:
+    return json.dumps(error.status(), separators=(",", ":")).encode()
+
+
+def translated_status(status: bytes, *, as_json: bool) -> bytes:
     """What the client is told at the end; old clients want plain text, and only of failures."""
-    if status is None:
-        error = InternalError("the connection to the node was lost").status()
-        status = json.dumps(error, separators=(",", ":")).encode()
     if as_json:
         return status
     try:

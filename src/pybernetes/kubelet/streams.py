@@ -111,6 +111,7 @@ async def serve_process(
 
 async def run_process(remote: RemoteProcess, stream: ProcessStream) -> None:
     """Connect the client's streams with the process until it ends or the client leaves."""
+    remote.announce()
     helpers: list[Coroutine[Any, Any, None]] = []
     if remote.stdin is not None:
         helpers.append(_feed(remote.stdin, stream))

@@ -92,6 +92,8 @@ class RemoteProcess:
     stderr: Connection | None = None
     resize: Connection | None = None
     json_status: bool = True
+    # Tells the client that it runs, where clients wait for a sign of it.
+    announce: Callable[[], None] = lambda: None
 
     async def finish(self, status: bytes) -> None:
         """Say how it ended, and end everything we write."""
@@ -279,10 +281,8 @@ class Channels:
             resize=incoming(RESIZE),
             json_status=self._json_status,
             gone=self._wait_left,
+            announce=self._announce,
         )
-        # Clients wait for some message before they take the connection for established.
-        first = next((c for c in (STDOUT, STDERR) if c in self._channels), STATUS)
-        self.send(first, b"")
         receiving = asyncio.ensure_future(self._receive())
         try:
             await serve(process)
@@ -293,6 +293,13 @@ class Channels:
         finally:
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
+
+    def _announce(self) -> None:
+        """Some clients take the connection for established with the first message. kubectl
+        throws away what comes before it is set up itself, so this must not be the 101's shadow.
+        """
+        first = next((c for c in (STDOUT, STDERR) if c in self._channels), STATUS)
+        self.send(first, b"")
 
     async def _wait_left(self) -> None:
         await self._left.wait()
@@ -385,6 +392,7 @@ async def relay(client: RemoteProcess, server: RemoteProcess) -> bytes | None:
     Returns when the status and both outputs have come to their ends. The status is not
     passed on: the two may speak of it differently. Nothing is closed.
     """
+    client.announce()
     inputs = [
         asyncio.ensure_future(_copy(source, sink))
         for source, sink in ((client.stdin, server.stdin), (client.resize, server.resize))
