@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 
 from pybernetes.apiserver import Plugins
 from pybernetes.apiserver.admission import World, admission_chain
+from pybernetes.apiserver.authn.bearer import BearerAuthenticator
+from pybernetes.apiserver.authn.bootstraptoken import BootstrapTokens
 from pybernetes.apiserver.authn.certificate import CertificateAuthenticator
+from pybernetes.apiserver.authn.serviceaccounts import ServiceAccountTokens
+from pybernetes.apiserver.authn.signingkey import SigningKey
+from pybernetes.apiserver.authn.tokenrequest import TokenIssuer
 from pybernetes.apiserver.authz.authorizer import ClusterAuthorizer
 from pybernetes.apiserver.authz.node import NodeAuthorizer, NodeGraph
 from pybernetes.apiserver.authz.rbac import Rbac
@@ -52,14 +57,20 @@ class AccessOptions:
 
 def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
     graph = NodeGraph(server.catalog)
+    key = SigningKey(None if options.pki is None else options.pki.service_account_key)
+    accounts = ServiceAccountTokens(server.catalog, server.clock, key)
+    bearer = BearerAuthenticator(accounts, BootstrapTokens(server.catalog, server.clock))
     authorizer = ClusterAuthorizer(Rbac(server.catalog), NodeAuthorizer(graph))
     world = World(server.catalog, server.backend, server.clock, server.random, authorizer)
     addresses = ServiceAddresses(server.catalog, server.random, network=options.service_network)
     return Plugins(
-        authenticator=AuthenticatorUnion([CertificateAuthenticator()]),
+        authenticator=AuthenticatorUnion([CertificateAuthenticator(), bearer]),
         authorizer=authorizer,
         admission=admission_chain(world, addresses),
-        connects=stream_handlers(server.backend, Nodes(server.backend, _dial(options))),
+        connects={
+            **stream_handlers(server.backend, Nodes(server.backend, _dial(options))),
+            ("", "serviceaccounts", "token"): TokenIssuer(server.backend, key),
+        },
         routes=Discovery(server.catalog, address=options.advertise_address).routes(),
     )
 
@@ -87,10 +98,11 @@ def _dial(options: AccessOptions) -> Dial:
     """How kubelets are reached: they show a certificate of our CA, and we show them ours."""
     if options.dial is not None:
         return options.dial
-    context = ssl.create_default_context()
+    # Without the CAs of the system: they vouch for nobody here.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if options.pki is not None:
         pair, ca = options.pki.apiserver_kubelet, options.pki.ca
-        context = ssl.create_default_context(cafile=str(ca.certificate))
+        context.load_verify_locations(ca.certificate)
         context.load_cert_chain(pair.certificate, pair.key)
     return dial_tls(context)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pybernetes.aio.clock import LoopClock
 from pybernetes.api.types.authentication_v1 import (
     BoundObjectReference,
     TokenRequest,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from random import Random
 
+    from pybernetes.aio.clock import LoopClock
     from pybernetes.cluster.controlplane import ControlPlane
 
 WHO = "/api/v1/namespaces/nowhere/pods"
@@ -103,8 +104,6 @@ async def test_a_token_names_its_account(plane: ControlPlane) -> None:
 
 
 async def test_a_token_expires(plane: ControlPlane, clock: LoopClock) -> None:
-    import asyncio
-
     token = (await request_token(plane, expiration_seconds=600)).status.token
     await who(plane, headers=bearer(token))
     await asyncio.sleep(601)
@@ -164,12 +163,12 @@ async def test_impossible_requests_for_tokens(plane: ControlPlane) -> None:
         await request_token(plane, expiration_seconds=60)
     with pytest.raises(NotFound, match='serviceaccounts "nobody" not found'):
         await request_token(plane, "nobody")
+    reference = BoundObjectReference(kind="ConfigMap", api_version="v1", name="x")
     with pytest.raises(BadRequest, match="cannot bind token to object of type"):
-        reference = BoundObjectReference(kind="ConfigMap", api_version="v1", name="x")
         await request_token(plane, bound_object_ref=reference)
     await plane.admin.create(builders.pod("web"))
+    reference = BoundObjectReference(kind="Pod", api_version="v1", name="web", uid="other")
     with pytest.raises(Conflict, match="the UID in the bound object reference"):
-        reference = BoundObjectReference(kind="Pod", api_version="v1", name="web", uid="other")
         await request_token(plane, bound_object_ref=reference)
 
 
