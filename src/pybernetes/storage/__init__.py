@@ -8,7 +8,8 @@ may import this package; everybody else talks to the API.
 from __future__ import annotations
 
 from pybernetes.storage.durable import DurableOptions
-from pybernetes.storage.memory import HistoryLimits, MemoryStore
+from pybernetes.storage.ledger import HistoryLimits
+from pybernetes.storage.memory import MemoryStore
 from pybernetes.storage.sqlite import SqliteStore
 from pybernetes.storage.store import (
     Change,

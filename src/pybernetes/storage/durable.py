@@ -29,18 +29,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pybernetes.storage.backlog import Backlog
+from pybernetes.storage.batch import Batch, Pending, decide_queue
 from pybernetes.storage.journal import Commit, Journal, Opened, Row, Upkeep, UpkeepDone
-from pybernetes.storage.ledger import Entry, Ledger, Write, decide, result_of
-from pybernetes.storage.memory import HistoryLimits
+from pybernetes.storage.ledger import Entry, HistoryLimits, Ledger, Write, decide, result_of
+from pybernetes.storage.past import PastReader
 from pybernetes.storage.store import (
     Change,
-    Compacted,
     Durability,
-    KeyNotFound,
     KeyValue,
     Problem,
     Range,
-    RevisionMismatch,
     Statistics,
     StoreClosed,
     StoreError,
@@ -60,9 +58,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A commit carries no more writes than this, and no more bytes.
-BATCH_WRITES = 512
-BATCH_BYTES = 8 * 1024 * 1024
 # How many revisions are reserved ahead. A crash skips at most this many.
 REVISION_BLOCK = 10_000
 # A backlog of this size is flushed at once; beyond the second, while the disk
@@ -93,32 +88,6 @@ class DurableOptions:
     flush_overwrites_after: timedelta = timedelta(minutes=5)
 
 
-@dataclass(eq=False, slots=True)
-class _Pending:
-    """A write that waits for its turn."""
-
-    write: Write
-    durability: Durability
-    future: asyncio.Future[KeyValue]
-
-
-@dataclass(eq=False, slots=True)
-class _Batch:
-    """One commit under way, and what becomes of everybody when it succeeds."""
-
-    # Visible already, but not on the disk.
-    flushing: Backlog
-    # On the disk and visible only if the commit succeeds.
-    entries: list[Entry] = field(default_factory=list)
-    # What to tell whom then.
-    outcomes: list[tuple[_Pending, Entry | StoreError]] = field(default_factory=list)
-    reserved: int | None = None
-    bytes: int = 0
-    with_live: bool = False
-    clean: bool = False
-    started: float = 0.0
-
-
 class DurableStore:
     """A `Store` that survives. Made by a backend's `open`, which has read the journal."""
 
@@ -140,6 +109,7 @@ class DurableStore:
         self._ledger.load(opened.items)
         self._ledger.compacted = opened.floor
         self._ledger.gaps = opened.gaps
+        self._past = PastReader(self._ledger, journal, thread)
         # Live keys whose row cannot be read, with its revision.
         self._damaged = {key: revision for revision, key in opened.damaged.items() if key}
         # Live rows that cannot be read and whose key is not known either.
@@ -153,8 +123,8 @@ class DurableStore:
         # The newest revision up to which the disk has everything.
         self._flushed = opened.revision
         # Writes not yet decided, in order. Bounded by the callers, each of whom waits.
-        self._queue: deque[_Pending] = deque()
-        self._batch: _Batch | None = None
+        self._queue: deque[Pending] = deque()
+        self._batch: Batch | None = None
         self._pump_scheduled = False
         self._backlog = Backlog()
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -184,7 +154,7 @@ class DurableStore:
         self._ledger.check_readable(revision)
         if revision >= self._ledger.window_start:
             return self._ledger.get_at(key, revision)
-        past = await self._past(key, "", revision)
+        past = await self._past.undone(key, "", revision)
         return past[key] if key in past else self._ledger.current(key)
 
     async def range(
@@ -197,40 +167,8 @@ class DurableStore:
         ledger.check_readable(revision)
         if revision >= ledger.window_start:
             return ledger.range_at(prefix, after=after, limit=limit, revision=revision)
-        past = await self._past(prefix, after, revision)
+        past = await self._past.undone(prefix, after, revision)
         return ledger.page(past, prefix, after=after, limit=limit, revision=revision)
-
-    async def _past(self, prefix: str, after: str, revision: int) -> dict[str, KeyValue | None]:
-        """What has changed since a revision that only the disk remembers, as it was then.
-
-        The window may move on while the disk is read, so the loop goes on until the
-        two meet; nothing is awaited between that and the return.
-        """
-        # The row that was live at `revision`, by key; 0 if there was none.
-        replaced: dict[str, int] = {}
-        done = revision
-        values: dict[int, KeyValue] = {}
-        while done < self._ledger.window_start:
-            since, until = done, self._ledger.window_start
-            while since < until:
-                found, since = await self._replaced_step(prefix, since, until)
-                for key, row in found.items():
-                    replaced.setdefault(key, row)
-            done = until
-            missing = [row for row in replaced.values() if row and row not in values]
-            read = await self._thread.submit(partial(self._journal.read, missing))
-            values.update((item.revision, item) for item in read)
-        self._ledger.check_readable(revision)
-        past = self._ledger.undone(prefix, after, done)
-        for key, row in replaced.items():
-            if key > after:
-                past[key] = values.get(row)
-        return past
-
-    def _replaced_step(
-        self, prefix: str, since: int, until: int
-    ) -> asyncio.Future[tuple[dict[str, int], int]]:
-        return self._thread.submit(partial(self._journal.replaced, prefix, since, until))
 
     def watch(
         self, prefix: str, *, since: int
@@ -239,18 +177,9 @@ class DurableStore:
             self._ledger,
             prefix,
             since,
-            read_older=self._read_older,
+            read_older=self._past.changes,
             is_closed=lambda: self._closing,
         )
-
-    async def _read_older(self, prefix: str, since: int) -> tuple[list[Change], int]:
-        until = self._ledger.window_start
-        try:
-            return await self._thread.submit(partial(self._journal.changes, prefix, since, until))
-        except StoreFailed as error:
-            # A past that cannot be read is no different from one that is gone.
-            log.error("the history after revision %d cannot be read: %s", since, error)
-            raise Compacted(since, until) from error
 
     def follow(
         self, prefix: str, callback: Callable[[Sequence[Change]], None], *, since: int
@@ -286,7 +215,7 @@ class DurableStore:
         is_first = not self._queue and (self._batch is None or not self._batch.entries)
         if durability is Durability.RELAXED and is_first:
             return result_of(self._apply_relaxed(write))
-        pending = _Pending(write, durability, self._loop.create_future())
+        pending = Pending(write, durability, self._loop.create_future())
         self._queue.append(pending)
         self._schedule_pump()
         return await pending.future
@@ -348,8 +277,10 @@ class DurableStore:
             if self._queue[0].durability is Durability.RELAXED:
                 self._settle_relaxed(self._queue.popleft())
                 continue
-            batch = self._form_batch()
-            if batch.entries:
+            entries, outcomes = decide_queue(self._queue, self._ledger.current, self._decide)
+            if entries:
+                batch = self._new_batch()
+                batch.entries, batch.outcomes = entries, outcomes
                 self._start(batch)
                 return
         if self._backlog.is_due(self._loop.time()):
@@ -358,7 +289,7 @@ class DurableStore:
             self._quiet.set_result(None)
             self._quiet = None
 
-    def _settle_relaxed(self, pending: _Pending) -> None:
+    def _settle_relaxed(self, pending: Pending) -> None:
         if pending.future.done():
             return
         try:
@@ -368,56 +299,21 @@ class DurableStore:
         else:
             pending.future.set_result(result_of(entry))
 
-    def _new_batch(self) -> _Batch:
-        batch = _Batch(flushing=self._backlog, bytes=self._backlog.bytes)
+    def _new_batch(self) -> Batch:
+        """A batch with all of the backlog, which begins anew."""
+        batch = Batch(flushing=self._backlog)
         self._backlog = Backlog()
         return batch
 
-    def _form_batch(self) -> _Batch:
-        """Decide what is queued, in order, each write against all before it."""
-        entries: list[Entry] = []
-        outcomes: list[tuple[_Pending, Entry | StoreError]] = []
-        # The keys this batch has changed, as they will be.
-        changed: dict[str, KeyValue | None] = {}
-        size = 0
-        while self._queue and len(entries) < BATCH_WRITES and size < BATCH_BYTES:
-            pending = self._queue.popleft()
-            if pending.future.done():
-                continue
-            key = pending.write.key
-            current = changed[key] if key in changed else self._ledger.current(key)
-            try:
-                entry = self._decide(pending.write, current)
-            except (RevisionMismatch, KeyNotFound) as error:
-                # A refusal that rests on this batch is worth no more than the batch.
-                if key in changed:
-                    outcomes.append((pending, error))
-                else:
-                    pending.future.set_exception(error)
-                continue
-            entries.append(entry)
-            outcomes.append((pending, entry))
-            changed[key] = entry.after
-            size += ROW_BYTES + len(pending.write.value or b"")
-        if not entries:
-            return _Batch(flushing=Backlog())
-        batch = self._new_batch()
-        batch.entries, batch.outcomes = entries, outcomes
-        batch.bytes += size
-        return batch
-
-    def _start(self, batch: _Batch) -> None:
+    def _start(self, batch: Batch) -> None:
         """Hand a batch to the writer thread."""
         rows = batch.flushing
         if batch.entries:
             rows = Backlog(batch.flushing)
-            relaxed = {
-                outcome.revision
-                for pending, outcome in batch.outcomes
-                if isinstance(outcome, Entry) and pending.durability is Durability.RELAXED
-            }
+            relaxed = batch.relaxed_revisions()
             for entry in batch.entries:
                 rows.add(self._row_of(entry, relaxed=entry.revision in relaxed))
+        batch.bytes = rows.bytes
         if self._is_block_low():
             batch.reserved = self._last_revision + REVISION_BLOCK
         if batch.clean:
@@ -432,7 +328,7 @@ class DurableStore:
         future = self._thread.submit(partial(self._journal.commit, commit))
         future.add_done_callback(self._finish_batch)
 
-    def _live_revisions(self, batch: _Batch) -> array[int]:
+    def _live_revisions(self, batch: Batch) -> array[int]:
         """The revisions of all live rows once this batch is on the disk.
 
         The batch carries the whole backlog, so that every current value has its row.
@@ -463,7 +359,7 @@ class DurableStore:
         self._arrange_flush()
         self._pump()
 
-    def _conclude_batch(self, batch: _Batch) -> None:
+    def _conclude_batch(self, batch: Batch) -> None:
         self._commits += 1
         self._rows_written += len(batch.flushing) + len(batch.entries)
         if self._failure:
@@ -489,13 +385,13 @@ class DurableStore:
             else:
                 pending.future.set_exception(outcome)
 
-    def _undo_batch(self, batch: _Batch, error: Exception) -> None:
+    def _undo_batch(self, batch: Batch, error: Exception) -> None:
         """Nothing of the batch happened: fail what needed the disk, decide the rest anew."""
         self._failed_commits += 1
         if not self._failure:
             log.error("the store cannot write: %s", error)
         self._failure = str(error) or repr(error)
-        again: list[_Pending] = []
+        again: list[Pending] = []
         for pending, outcome in batch.outcomes:
             if pending.future.done():
                 continue
@@ -536,9 +432,7 @@ class DurableStore:
 
     def _shrink_window(self) -> None:
         ledger, window = self._ledger, self._options.window
-        excess = ledger.excess(
-            max_bytes=window.size_bytes, max_age=window.age, now=self._clock.now()
-        )
+        excess = ledger.excess(window, self._clock.now())
         # What the disk does not have yet is in the window only.
         ledger.shrink_window(before=min(excess, self._flushed))
         if self._failure and ledger.window_bytes > 4 * window.size_bytes:

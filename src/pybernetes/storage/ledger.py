@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pybernetes.storage.store import (
@@ -33,12 +34,20 @@ from pybernetes.storage.store import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
 log = logging.getLogger(__name__)
 
 # What one entry of the window costs beyond the value it keeps alive.
 ENTRY_BYTES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLimits:
+    """How much of the past is kept: whatever is older or more than this may go."""
+
+    age: timedelta = timedelta(hours=24)
+    size_bytes: int = 256 * 1024 * 1024
 
 
 class Entry:
@@ -358,7 +367,7 @@ class Ledger:
         del self._window[:count]
         self.window_start = before
 
-    def excess(self, *, max_bytes: int, max_age: timedelta, now: datetime) -> int:
+    def excess(self, limits: HistoryLimits, now: datetime) -> int:
         """The newest revision that should leave the window, so that it keeps its bounds.
 
         Zero while the bounds are kept. Once one is passed, an eighth more goes than has
@@ -366,10 +375,10 @@ class Ledger:
         """
         if not self._window:
             return 0
-        if self.window_bytes <= max_bytes and now - self._window[0].at <= max_age:
+        if self.window_bytes <= limits.size_bytes and now - self._window[0].at <= limits.age:
             return 0
-        surplus = self.window_bytes - max_bytes * 7 // 8
-        oldest = now - max_age * 7 // 8
+        surplus = self.window_bytes - limits.size_bytes * 7 // 8
+        oldest = now - limits.age * 7 // 8
         newest = 0
         for entry in self._window:
             if surplus <= 0 and entry.at >= oldest:

@@ -10,12 +10,10 @@ Rule: no method gives up control between deciding a write and applying it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pybernetes.aio.clock import Clock, SystemClock
-from pybernetes.storage.ledger import Ledger, Write, decide, result_of
+from pybernetes.storage.ledger import HistoryLimits, Ledger, Write, decide, result_of
 from pybernetes.storage.store import (
     Change,
     Durability,
@@ -31,14 +29,11 @@ from pybernetes.storage.watch import Watch, no_older_history
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryLimits:
-    """How much of the past is kept: whatever is older or more than this may go."""
-
-    age: timedelta = timedelta(hours=24)
-    size_bytes: int = 256 * 1024 * 1024
+# The past is in memory too, so there is less of it than on a disk.
+HISTORY = HistoryLimits(size_bytes=64 * 1024 * 1024)
 
 
 class MemoryStore:
@@ -48,10 +43,10 @@ class MemoryStore:
         self,
         *,
         clock: Clock | None = None,
-        history: HistoryLimits = HistoryLimits(size_bytes=64 * 1024 * 1024),
+        history: HistoryLimits | None = None,
     ) -> None:
         self._clock = clock if clock is not None else SystemClock()
-        self._limits = history
+        self._limits = history if history is not None else HISTORY
         self._ledger = Ledger()
         self._closed = False
 
@@ -132,6 +127,17 @@ class MemoryStore:
         self._closed = True
         self._ledger.wake()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
     def fork(self) -> MemoryStore:
         """An independent store that begins where this one is now, without its watchers."""
         self._check_open()
@@ -149,9 +155,7 @@ class MemoryStore:
         ledger = self._ledger
         entry = decide(write, ledger.current(write.key), ledger.revision + 1, self._clock.now())
         ledger.apply((entry,))
-        excess = ledger.excess(
-            max_bytes=self._limits.size_bytes, max_age=self._limits.age, now=entry.at
-        )
+        excess = ledger.excess(self._limits, entry.at)
         if excess:
             ledger.compact(excess)
         return result_of(entry)

@@ -26,13 +26,13 @@ import zlib
 from array import array
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
 
 from pybernetes.aio.clock import Clock, SystemClock
 from pybernetes.storage.durable import REVISION_BLOCK, DurableOptions, DurableStore
+from pybernetes.storage.files import holder_of, remove_database, sync_directory
 from pybernetes.storage.journal import Commit, Opened, Row, Upkeep, UpkeepDone
 from pybernetes.storage.ledger import Gap, end_of
 from pybernetes.storage.store import Change, KeyValue, Problem, StoreFailed
@@ -40,6 +40,7 @@ from pybernetes.storage.writerthread import WriterThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
     from types import TracebackType
 
 log = logging.getLogger(__name__)
@@ -179,14 +180,14 @@ class SqliteJournal:
         """Make the file under another name, so that there is never half a store."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_name(self._path.name + ".new")
-        _remove(fresh)
+        remove_database(fresh)
         # Secrets are in there; SQLite gives the log the same permissions.
         os.close(os.open(fresh, os.O_CREAT | os.O_WRONLY, 0o600))
         connection = self._connect(fresh)
         connection.execute("BEGIN IMMEDIATE;" + SCHEMA + "COMMIT").fetchall()
         connection.close()
         fresh.rename(self._path)
-        _sync_directory(self._path.parent)
+        sync_directory(self._path.parent)
 
     def _connect(self, path: Path) -> apsw.Connection:
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=self._vfs)
@@ -503,7 +504,7 @@ class SqliteJournal:
     def backup(self, path: Path) -> None:
         with self._failures("back up"):
             partial = path.with_name(path.name + ".partial")
-            _remove(partial)
+            remove_database(partial)
             os.close(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
             target = apsw.Connection(str(partial), flags=apsw.SQLITE_OPEN_READWRITE)
             try:
@@ -514,7 +515,7 @@ class SqliteJournal:
             finally:
                 target.close()
             partial.rename(path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
 
     def size_bytes(self) -> int:
         log_path = self._path.with_name(self._path.name + "-wal")
@@ -566,7 +567,7 @@ class SqliteJournal:
             yield
         except apsw.BusyError as error:
             raise StoreFailed(
-                f"{self._path} is in use by {_holder_of(self._path)}. Two servers cannot share "
+                f"{self._path} is in use by {holder_of(self._path)}. Two servers cannot share "
                 "a data directory: stop the other one, or give this one its own."
             ) from error
         except (apsw.NotADBError, apsw.CorruptError) as error:
@@ -598,27 +599,3 @@ def _key_condition(prefix: str) -> tuple[str, tuple[str, ...]]:
     if end is None:
         return "c.key >= ?", (prefix,)
     return "c.key >= ? AND c.key < ?", (prefix, end)
-
-
-def _remove(path: Path) -> None:
-    for name in (path.name, path.name + "-wal", path.name + "-journal"):
-        path.with_name(name).unlink(missing_ok=True)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _holder_of(path: Path) -> str:
-    """Who has locked a file, in words, as far as the kernel tells."""
-    with suppress(OSError, ValueError, IndexError):
-        inode = str(path.stat().st_ino)
-        for line in Path("/proc/locks").read_text().splitlines():
-            fields = line.split()
-            if fields[5].rpartition(":")[2] == inode and fields[4].isdigit():
-                return f"process {fields[4]}"
-    return "another process"
