@@ -247,7 +247,8 @@ async def test_what_changes_is_named() -> None:
     other = service("web", address="10.96.0.21", ports=WEB_PORTS)
     touched = zone.put(Key("default", "web"), service_records(other, (), DOMAIN))
     reverse = {encode_name(f"{n}.0.96.10.in-addr.arpa") for n in (20, 21)}
-    assert touched == {encode_name(f"web.{SVC}"), *reverse}
+    # More may be named, if a parent was gone in between; never less.
+    assert touched >= {encode_name(f"web.{SVC}"), *reverse}
     zone.put(Key("default", "web"), {})
     assert (await ask(f"web.{SVC}", "A", zone=zone)).rcode() == dns.rcode.NXDOMAIN
     assert (await ask(f"_tcp.web.{SVC}", "A", zone=zone)).rcode() == dns.rcode.NXDOMAIN

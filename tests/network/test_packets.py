@@ -350,7 +350,7 @@ async def test_without_netlink_nft_does_the_same(
         assert names([ask(place.outside, NODE_ADDRESS, 30080)]) <= {A, B, C}
         assert "learn-9" in place.nft("list", "table", "ip", "p8s")
         filled.services.remove(Key("default", "web"))
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.6)
         assert "elements = {" not in place.nft("list", "maps")
 
 

@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pybernetes.api.types.core_v1 import Node, NodeAddress, NodeSpec, NodeStatus
+from pybernetes.api.types.core_v1 import (
+    Container,
+    ContainerPort,
+    Node,
+    NodeAddress,
+    NodeSpec,
+    NodeStatus,
+    Pod,
+    PodSpec,
+    PodStatus,
+)
 from pybernetes.api.types.meta_v1 import ObjectMeta
 from pybernetes.cluster import isolation
 from pybernetes.cluster.isolation import (
@@ -28,8 +38,9 @@ from pybernetes.cluster.isolation import (
 )
 from pybernetes.network import cni, podnetwork
 from pybernetes.network.cni import CniConfig
+from pybernetes.network.hostports import HostPort, plan_host_ports, update_script
 from pybernetes.network.podnetwork import PodNetworkConfig
-from pybernetes.network.program import NetworkError
+from pybernetes.network.program import NetworkError, run_nft
 from pybernetes.network.routes import (
     Ground,
     Peer,
@@ -129,13 +140,45 @@ def test_the_configuration_is_written_once_and_whole(tmp_path: Path) -> None:
     assert bridge["hairpinMode"]
     assert bridge["ipam"]["ranges"] == [[{"subnet": "10.244.3.0/24"}]]
     assert [path.name for path in (tmp_path / "net.d").iterdir()] == [cni.FILE_NAME]
-    flat = cni.conflist(
-        CniConfig(tmp_path, tmp_path, bridge=False, host_ports=True), IPv4Network("10.244.3.0/24")
-    )
-    assert [plugin["type"] for plugin in flat["plugins"]] == ["ptp", "portmap"]
+    flat = cni.conflist(CniConfig(tmp_path, tmp_path, bridge=False), IPv4Network("10.244.3.0/24"))
+    assert [plugin["type"] for plugin in flat["plugins"]] == ["ptp"]
     cni.remove_config(config)
     cni.remove_config(config)
     assert not (tmp_path / "leases").exists()
+
+
+def pod_with(*ports: ContainerPort, name: str = "a", phase: str = "Running", **spec: Any) -> Pod:
+    return Pod(
+        metadata=ObjectMeta(name=name, namespace="default", resource_version="1"),
+        spec=PodSpec(containers=(Container(name="c", ports=ports),), **spec),
+        status=PodStatus(phase=phase, pod_ip="10.244.0.9"),
+    )
+
+
+def test_host_ports_lead_to_their_pods() -> None:
+    web = ContainerPort(container_port=8080, host_port=80, protocol="TCP")
+    one = ContainerPort(
+        container_port=53, host_port=5353, protocol="UDP", host_ip="198.18.0.10"
+    )  # fmt: skip
+    none = ContainerPort(container_port=9)
+    plan = plan_host_ports(
+        [
+            pod_with(web, one, none),
+            pod_with(web, name="b", host_network=True),
+            pod_with(web, name="c", phase="Failed"),
+        ]
+    )
+    assert plan == {
+        HostPort("", "tcp", 80): ("10.244.0.9", 8080),
+        HostPort("198.18.0.10", "udp", 5353): ("10.244.0.9", 53),
+    }
+    assert update_script("t", plan).splitlines()[3:] == [
+        "add element ip t host-ports { tcp . 80 : 10.244.0.9 . 8080 }",
+        "add element ip t host-ports-at { 198.18.0.10 . udp . 5353 : 10.244.0.9 . 53 }",
+        "add element ip t host-port-pods { 10.244.0.9 . 10.244.0.9 }",
+    ]
+    assert not podnetwork.has_host_ports(pod_with(none))
+    assert podnetwork.has_host_ports(pod_with(web))
 
 
 # Isolation, as a plan
@@ -255,7 +298,6 @@ def config_of(inside: IsolatedNode, base: Path, backend: str = "routes") -> PodN
         cni_conf_dir=base / str(inside.index) / "net.d",
         state_dir=base / str(inside.index) / "state",
         backend=backend,
-        host_ports=False,
     )
 
 
@@ -342,6 +384,17 @@ def test_pods_of_two_nodes_reach_each_other_under_their_own_addresses(
         assert ask(first, str(cluster.nodes[1].address), 9090) == (
             f"node from {cluster.nodes[0].address}"
         )
+        # A host port leads to the pod, for others and for the pod itself.
+        ports = {
+            HostPort("", "tcp", 8081): (there, 8080),
+            HostPort(str(cluster.nodes[1].address), "udp", 8082): (there, 8080),
+        }
+        with in_namespace(cluster.nodes[1].namespace):
+            run_nft(update_script("p8s-pods", ports))
+        outside = str(cluster.nodes[1].address)
+        for client in (first, pods[1][0], cluster.nodes[0].namespace, cluster.nodes[1].namespace):
+            assert ask(client, outside, 8081).startswith(f"{there} from ")
+            assert ask(client, outside, 8082, udp=True).startswith(f"{there} from ")
         # Ranges that nobody owns end here, at once.
         for stray in ("10.244.77.1", "10.96.7.7"):
             with pytest.raises(OSError, match=r"unreachable|No route|refused|timed out"):

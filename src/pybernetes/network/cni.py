@@ -40,8 +40,6 @@ class CniConfig:
     # 0 leaves it to the plugin.
     mtu: int = 0
     bridge: bool = True
-    # hostPort by the portmap plugin, which needs iptables.
-    host_ports: bool = False
 
 
 def conflist(config: CniConfig, pods: IPv4Network) -> dict[str, Any]:
@@ -69,10 +67,8 @@ def conflist(config: CniConfig, pods: IPv4Network) -> dict[str, Any]:
     else:
         link |= {"type": "ptp"}
         link["ipam"]["routes"] = [{"dst": "0.0.0.0/0"}]
-    plugins = [link]
-    if config.host_ports:
-        plugins.append({"type": "portmap", "capabilities": {"portMappings": True}})
-    return {"cniVersion": _CNI_VERSION, "name": NETWORK, "plugins": plugins}
+    # Host ports are not a plugin's business here: see hostports.py.
+    return {"cniVersion": _CNI_VERSION, "name": NETWORK, "plugins": [link]}
 
 
 def write_config(config: CniConfig, pods: IPv4Network) -> bool:
@@ -92,7 +88,3 @@ def write_config(config: CniConfig, pods: IPv4Network) -> bool:
 def remove_config(config: CniConfig) -> None:
     (config.conf_dir / FILE_NAME).unlink(missing_ok=True)
     shutil.rmtree(config.lease_dir, ignore_errors=True)
-
-
-def has_iptables() -> bool:
-    return shutil.which("iptables", path="/usr/sbin:/sbin:/usr/bin:/bin") is not None

@@ -1,7 +1,7 @@
 """The pod network of one node: leak rule first, then the way for pods, then the ways to others.
 
 `PodNetwork` watches Nodes: its own for the range its pods get (that is when the CNI configuration
-can be written), the others for routes. Everything outside its own objects is done through
+can be written), the others for routes; and the node's pods for host ports. Everything outside its own objects is done through
 `ip`, `bridge` and `nft` by lines that pure functions make (routes.py, this file).
 
 Rules: routes that end here stand before anything that could use them. Whatever is changed on the
@@ -15,15 +15,15 @@ import asyncio
 import contextlib
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pybernetes.api.types.core_v1 import Node
-from pybernetes.network import cni, routes
+from pybernetes.api.types.core_v1 import Node, Pod
+from pybernetes.network import cni, hostports, routes
 from pybernetes.network.cni import CniConfig
-from pybernetes.network.program import NetworkError, run_ip, run_nft, run_program
+from pybernetes.network.program import NetworkError, load_nft, run_ip, run_nft, run_program
 from pybernetes.network.routes import PROTOCOL, VXLAN_LINK, Ground
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from pybernetes.client.cache import Cache
     from pybernetes.client.caches import Caches
+    from pybernetes.network.hostports import HostPorts
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,6 @@ class PodNetworkConfig:
     backend: str = "routes"
     table: str = "p8s-pods"
     mtu: int = 1500
-    # Host ports through the portmap plugin: None decides by whether there is iptables.
-    host_ports: bool | None = field(default=None)
 
     @property
     def ground(self) -> Ground:
@@ -86,15 +85,14 @@ class PodNetworkConfig:
             self.lease_dir,
             mtu=ground.pod_mtu if ground.pod_mtu != 1500 else 0,
             bridge=can_filter_bridges(),
-            host_ports=cni.has_iptables() if self.host_ports is None else self.host_ports,
         )
 
 
-def masquerade_rules(config: PodNetworkConfig) -> str:
+def table_script(config: PodNetworkConfig) -> str:
     """Pods leave the cluster under the node's address; within it they keep their own."""
     return f"""add table ip {config.table}
 delete table ip {config.table}
-table ip {config.table} {{
+table ip {config.table} {{{hostports.declarations()}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr != {config.pod_cidr} return
@@ -108,18 +106,23 @@ table ip {config.table} {{
 class PodNetwork:
     """A node's pod network. `ready` is set when pods can be put on it."""
 
-    def __init__(self, nodes: Cache[Node], config: PodNetworkConfig) -> None:
-        self._nodes = nodes
+    def __init__(self, nodes: Cache[Node], pods: Cache[Pod], config: PodNetworkConfig) -> None:
+        # All nodes, and the pods of this one.
+        self._nodes, self._pods = nodes, pods
         self._config = config
         self.ready = asyncio.Event()
         self._wake = asyncio.Event()
         # The range of this node's pods, once it has one.
         self.pods: IPv4Network | None = None
+        # Host ports as the kernel has them.
+        self._host_ports: HostPorts = {}
 
     async def run(self) -> None:
-        unsubscribe = self._nodes.subscribe(self._node_changed)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._nodes.subscribe(self._node_changed))
+            stack.callback(self._pods.subscribe(self._pod_changed))
             await self._nodes.wait_synced()
+            await self._pods.wait_synced()
             while True:
                 self._wake.clear()
                 try:
@@ -128,8 +131,6 @@ class PodNetwork:
                     log.error("cannot set up the pod network, will try again: %s", error)
                     asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._wake.set)
                 await self._wake.wait()
-        finally:
-            unsubscribe()
 
     async def _step(self) -> None:
         nodes = list(self._nodes)
@@ -142,11 +143,24 @@ class PodNetwork:
                 log.info("pods of this node get addresses of %s", pods)
             self.pods = pods
             self.ready.set()
+        host_ports = hostports.plan_host_ports(self._pods)
+        if host_ports != self._host_ports:
+            await load_nft(hostports.update_script(self._config.table, host_ports))
+            self._host_ports = host_ports
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         # Heartbeats change nothing here.
         if _place_of(old) != _place_of(new):
             self._wake.set()
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        if any(pod is not None and has_host_ports(pod) for pod in (old, new)):
+            self._wake.set()
+
+
+def has_host_ports(pod: Pod) -> bool:
+    containers = (*pod.spec.init_containers, *pod.spec.containers)
+    return any(port.host_port for container in containers for port in container.ports)
 
 
 def _place_of(node: Node | None) -> tuple[object, ...] | None:
@@ -160,7 +174,7 @@ def prepare(config: PodNetworkConfig) -> None:
     if config.backend not in ("routes", "vxlan"):
         raise NetworkError(f"--pod-network {config.backend}: choose routes or vxlan")
     run_ip(routes.plan_routes(config.ground, (), leak_routes_only(our_routes())))
-    run_nft(masquerade_rules(config))
+    run_nft(table_script(config))
     wanted = {FORWARDING: "1"}
     if can_filter_bridges():
         wanted[BRIDGED] = "1"
@@ -311,7 +325,8 @@ async def pod_network(caches: Caches, config: PodNetworkConfig) -> AsyncIterator
     is given only to a node that has registered.
     """
     await asyncio.to_thread(prepare, config)
-    network = PodNetwork(caches.of(Node), config)
+    mine = caches.of(Pod, field_selector=f"spec.nodeName={config.node_name}")
+    network = PodNetwork(caches.of(Node), mine, config)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(network.run(), name="pod network")
         try:

@@ -54,6 +54,8 @@ _SECOND_LOOK_SECONDS = 1.0
 # Somebody else's changes come in bursts (a firewall being reloaded): wait for the end of one.
 _DISTURBANCE_SECONDS = 0.05
 _RETRY_SECONDS = 5.0
+# Services planned before others get a turn: some ten milliseconds.
+_CHUNK = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class ServiceProxy:
             stack.callback(self._nodes.subscribe(self._node_changed))
             for cache in (self._services, self._slices, self._nodes):
                 await cache.wait_synced()
-            self._plan_dirty()
+            await self._plan_dirty()
             self._wanted.take_changes()
             await self._rules.load(self._wanted.elements)
             self.ready.set()
@@ -145,12 +147,12 @@ class ServiceProxy:
         if self._disturbed:
             await asyncio.sleep(_DISTURBANCE_SECONDS)
             self._disturbed = False
-            self._plan_dirty()
+            await self._plan_dirty()
             self._wanted.take_changes()
             if await self._rules.load(self._wanted.elements):
                 log.warning("the packet rules were not as we left them; they are right again")
             return
-        self._plan_dirty()
+        await self._plan_dirty()
         changes = self._wanted.take_changes()
         if changes:
             self._transactions += 1
@@ -161,12 +163,15 @@ class ServiceProxy:
             stale, self._second_look = self._second_look, set()
             await self._rules.forget_affinity(stale)
 
-    def _plan_dirty(self) -> None:
+    async def _plan_dirty(self) -> None:
         dirty, self._dirty = self._dirty, {}
-        if len(dirty) > 1:
-            # Of two Services that want the same, the older gets it.
-            dirty = dict.fromkeys(sorted(dirty, key=self._age))
-        self._wanted.put({key: self._plan(key) for key in dirty})
+        # Of two Services that want the same, the older gets it.
+        keys = sorted(dirty, key=self._age) if len(dirty) > 1 else list(dirty)
+        for start in range(0, len(keys), _CHUNK):
+            self._wanted.put({key: self._plan(key) for key in keys[start : start + _CHUNK]})
+            if start + _CHUNK < len(keys):
+                # What changes meanwhile is marked again, and planned in the next turn.
+                await asyncio.sleep(0)
 
     def _plan(self, key: Key) -> Packed:
         service = self._services.get(key)

@@ -117,8 +117,12 @@ class NftablesRules:
 
     async def forget_affinity(self, stale: Iterable[tuple[bytes, bytes]]) -> int:
         pairs = set(stale)
-        if self._netlink is None or not pairs:
+        if not pairs:
             return 0
+        if self._netlink is None:
+            # nft cannot tell apart who went where quickly; so everybody chooses again.
+            await load_nft(f"flush map ip {self._config.table} affinity\n")
+            return len(pairs)
         table, shape = self._config.table, MAPS["affinity"].shape
         remembered = await asyncio.to_thread(self._netlink.elements, table, "affinity", shape)
         forgotten = 0
