@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pybernetes.api.apps import APPS_RESOURCES
+from pybernetes.api.authentication import AUTHENTICATION_RESOURCES
+from pybernetes.api.authorization import AUTHORIZATION_RESOURCES
 from pybernetes.api.batch import BATCH_RESOURCES
 from pybernetes.api.coordination import COORDINATION_RESOURCES
 from pybernetes.api.core.entries import CORE_RESOURCES
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 RESOURCES: tuple[Resource[Any], ...] = (
     *CORE_RESOURCES,
     *APPS_RESOURCES,
+    *AUTHENTICATION_RESOURCES,
+    *AUTHORIZATION_RESOURCES,
     *EVENTS_RESOURCES,
     *BATCH_RESOURCES,
     *COORDINATION_RESOURCES,

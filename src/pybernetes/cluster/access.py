@@ -17,12 +17,14 @@ from pybernetes.apiserver.admission import World, admission_chain
 from pybernetes.apiserver.authn.bearer import BearerAuthenticator
 from pybernetes.apiserver.authn.bootstraptoken import BootstrapTokens
 from pybernetes.apiserver.authn.certificate import CertificateAuthenticator
+from pybernetes.apiserver.authn.reviews import identity_reviews
 from pybernetes.apiserver.authn.serviceaccounts import ServiceAccountTokens
 from pybernetes.apiserver.authn.signingkey import SigningKey
 from pybernetes.apiserver.authn.tokenrequest import TokenIssuer
 from pybernetes.apiserver.authz.authorizer import ClusterAuthorizer
 from pybernetes.apiserver.authz.node import NodeAuthorizer, NodeGraph
 from pybernetes.apiserver.authz.rbac import Rbac
+from pybernetes.apiserver.authz.reviews import access_reviews
 from pybernetes.apiserver.bootstrap.ensure import ensure_first_objects
 from pybernetes.apiserver.bootstrap.objects import SERVICE_NETWORK, ServerFacts
 from pybernetes.apiserver.discovery import Discovery
@@ -59,7 +61,8 @@ def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
     graph = NodeGraph(server.catalog)
     key = SigningKey(None if options.pki is None else options.pki.service_account_key)
     accounts = ServiceAccountTokens(server.catalog, server.clock, key)
-    bearer = BearerAuthenticator(accounts, BootstrapTokens(server.catalog, server.clock))
+    joining = BootstrapTokens(server.catalog, server.clock)
+    bearer = BearerAuthenticator(accounts, joining)
     authorizer = ClusterAuthorizer(Rbac(server.catalog), NodeAuthorizer(graph))
     world = World(server.catalog, server.backend, server.clock, server.random, authorizer)
     addresses = ServiceAddresses(server.catalog, server.random, network=options.service_network)
@@ -70,6 +73,8 @@ def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
         connects={
             **stream_handlers(server.backend, Nodes(server.backend, _dial(options))),
             ("", "serviceaccounts", "token"): TokenIssuer(server.backend, key),
+            **identity_reviews(accounts, joining, server.clock),
+            **access_reviews(authorizer),
         },
         routes=Discovery(server.catalog, address=options.advertise_address).routes(),
     )

@@ -156,12 +156,12 @@ def _present(
     if bound.uid and metadata.uid != bound.uid:
         return None
     # A pod that is ending keeps its token for the time it was given.
-    if metadata.deletion_timestamp is not None and entry_kind(objects) != "Pod":
+    if metadata.deletion_timestamp is not None and _kind_of(objects) != "Pod":
         return None
     return objects.cache, entry.key, entry
 
 
-def entry_kind(objects: Typed[Any]) -> str:
+def _kind_of(objects: Typed[Any]) -> str:
     return "" if objects.served is None else objects.served.kind_name
 
 
