@@ -42,6 +42,7 @@ _HTTP_HEADER_RE = re.compile(_HTTP_HEADER)
 _PERCENT_RE = re.compile(_PERCENT)
 _WILDCARD_RE = re.compile(_WILDCARD)
 _PATH_PREFIXED_RE = re.compile(_PATH_PREFIXED)
+_PORT_NAME_RE = re.compile("(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def regex_message(text: str, regex: str, *examples: str) -> str:
@@ -240,6 +241,8 @@ def _dot_errors(value: str) -> list[str]:
 
 def port_name_errors(value: str) -> list[str]:
     """IANA service names."""
+    if len(value) <= 15 and _PORT_NAME_RE.fullmatch(value):
+        return []
     errors = []
     if len(value) > 15:
         errors.append("must be no more than 15 bytes")

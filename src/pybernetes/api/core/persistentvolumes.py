@@ -157,7 +157,7 @@ def _validate_update(new: PersistentVolume, old: PersistentVolume) -> Iterator[F
         )
         sources["csi"] = late
     if sources != were:
-        bare = replace(old.spec, **dict.fromkeys(were), **sources)
+        bare = replace(old.spec, **{**dict.fromkeys(were), **sources})
         yield _SPEC.persistentvolumesource.forbidden(
             "spec.persistentvolumesource is immutable after creation\n"
             + difference_text(old.spec, bare, "spec")

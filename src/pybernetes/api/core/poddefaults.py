@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec.structs import replace
 
 from pybernetes.api.core.image import default_pull_policy
-from pybernetes.api.core.podresources import aggregate, is_hugepages, is_pod_level
+from pybernetes.api.core.podresources import aggregate_texts, is_hugepages, is_pod_level
 from pybernetes.api.core.volumedefaults import default_volume
 from pybernetes.api.types.core_v1 import (
     Container,
@@ -33,7 +33,6 @@ from pybernetes.api.types.core_v1 import (
     ResourceRequirements,
 )
 from pybernetes.api.validation import changed_each, rounded_amounts
-from pybernetes.apimachinery.quantity import format_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -244,20 +243,20 @@ def _default_pod_resources(spec: PodSpec) -> PodSpec:
     if resources is None:
         return spec
     limits, requests = dict(resources.limits), dict(resources.requests)
-    container_limits = aggregate(spec, "limits")
+    container_limits = aggregate_texts(spec, "limits")
     for name, amount in container_limits.items():
         if is_hugepages(name):
-            limits.setdefault(name, format_quantity(amount))
+            limits.setdefault(name, amount)
     if requests and not limits:
         for name in requests:
             if name in container_limits and all(
                 name in container.resources.limits for container in spec.containers
             ):
-                limits[name] = format_quantity(container_limits[name])
+                limits[name] = container_limits[name]
     if limits:
-        for name, amount in aggregate(spec, "requests").items():
+        for name, amount in aggregate_texts(spec, "requests").items():
             if is_pod_level(name) and not is_hugepages(name):
-                requests.setdefault(name, format_quantity(amount))
+                requests.setdefault(name, amount)
         for name, text in limits.items():
             if is_pod_level(name):
                 requests.setdefault(name, text)

@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pybernetes.apimachinery.quantity import Amount, parse_quantity
+from pybernetes.apimachinery.quantity import (
+    Amount,
+    Family,
+    family_of,
+    format_quantity,
+    parse_quantity,
+)
 
 if TYPE_CHECKING:
     from pybernetes.api.types.core_v1 import Container, Pod, PodSpec
@@ -70,6 +76,16 @@ def aggregate(spec: PodSpec, kind: Kind) -> Amounts:
         _raise_to(most, needed)
     _raise_to(total, most)
     return total
+
+
+def aggregate_texts(spec: PodSpec, kind: Kind) -> dict[str, str]:
+    """The same as quantities, in the suffixes the first container used."""
+    families: dict[str, Family] = {}
+    for container in (*spec.containers, *spec.init_containers):
+        for name, text in getattr(container.resources, kind).items():
+            families.setdefault(name, family_of(text))
+    amounts = aggregate(spec, kind)
+    return {name: format_quantity(amount, families[name]) for name, amount in amounts.items()}
 
 
 def pod_requests(pod: Pod) -> Amounts:

@@ -13,7 +13,7 @@ from pybernetes.api.core.containers import (
     Surroundings,
     validate_all_containers,
 )
-from pybernetes.api.core.podresources import aggregate, is_overcommit_allowed, is_pod_level
+from pybernetes.api.core.podresources import aggregate_texts, is_overcommit_allowed, is_pod_level
 from pybernetes.api.core.resourcelists import (
     validate_amount,
     validate_requests_within_limits,
@@ -42,7 +42,7 @@ from pybernetes.apimachinery.names import (
     ip_errors,
     qualified_name_errors,
 )
-from pybernetes.apimachinery.quantity import format_quantity, parse_quantity
+from pybernetes.apimachinery.quantity import compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,21 +196,20 @@ def _validate_pod_resources(spec: PodSpec, path: Path) -> Iterator[FieldError]:
                 yield here.not_supported(name, ("cpu", "hugepages-", "memory"))
             yield from validate_amount(name, amount, here)
     yield from validate_requests_within_limits(resources, path)
-    asked, most = aggregate(spec, "requests"), aggregate(spec, "limits")
+    asked, most = aggregate_texts(spec, "requests"), aggregate_texts(spec, "limits")
     for name, amount in resources.requests.items():
-        together = asked.get(name, 0)
-        if parse_quantity(amount) < together:
+        together = asked.get(name, "0")
+        if compare(amount, together) < 0:
             yield path.requests.key(name).invalid(
                 amount,
-                "must be greater than or equal to aggregate container requests of "
-                f"{format_quantity(together)}",
+                f"must be greater than or equal to aggregate container requests of {together}",
             )
     for name, amount in resources.limits.items():
-        if not is_overcommit_allowed(name) and parse_quantity(amount) < most.get(name, 0):
+        together = most.get(name, "0")
+        if not is_overcommit_allowed(name) and compare(amount, together) < 0:
             yield path.limits.key(name).invalid(
                 amount,
-                "must be greater than or equal to aggregate container limits of "
-                f"{format_quantity(most[name])}",
+                f"must be greater than or equal to aggregate container limits of {together}",
             )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pybernetes.api.core.podresources import is_hugepages, is_native, is_overcommit_allowed
 from pybernetes.api.validation import NEGATIVE
 from pybernetes.apimachinery.names import qualified_name_errors
-from pybernetes.apimachinery.quantity import QuantityError, compare, parse_quantity
+from pybernetes.apimachinery.quantity import QuantityError, compare, is_quantity, parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,6 +115,9 @@ def validate_requirements(
         return
     for where, amounts in (("limits", limits), ("requests", requests)):
         for name, amount in amounts.items():
+            # By far the most usual: an ordinary resource, and not a negative amount of it.
+            if name in _CONTAINER and amount[:1].isdecimal() and is_quantity(amount):
+                continue
             here = path.child(where).key(name)
             yield from validate_container_resource_name(name, here)
             yield from validate_amount(name, amount, here)

@@ -230,18 +230,15 @@ def _validate_projected(source: ProjectedVolumeSource, path: Path) -> Iterator[F
 def _validate_projection(
     projection: VolumeProjection, taken: set[str], path: Path
 ) -> Iterator[FieldError]:
-    given: list[tuple[str, Any]] = [
-        (name, source)
-        for name, source in (
-            ("secret", projection.secret),
-            ("configMap", projection.config_map),
-            ("downwardAPI", projection.downward_api),
-            ("serviceAccountToken", projection.service_account_token),
-            ("clusterTrustBundle", projection.cluster_trust_bundle),
-            ("podCertificate", projection.pod_certificate),
-        )
-        if source is not None
-    ]
+    sources: tuple[tuple[str, Any], ...] = (
+        ("secret", projection.secret),
+        ("configMap", projection.config_map),
+        ("downwardAPI", projection.downward_api),
+        ("serviceAccountToken", projection.service_account_token),
+        ("clusterTrustBundle", projection.cluster_trust_bundle),
+        ("podCertificate", projection.pod_certificate),
+    )
+    given = [pair for pair in sources if pair[1] is not None]
     for name, _ in given[1:]:
         yield path.child(name).forbidden("may not specify more than 1 volume type per source")
     if not given:
