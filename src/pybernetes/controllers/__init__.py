@@ -14,10 +14,13 @@ from pybernetes.controllers.context import (
     Controller,
     ControllerContext,
     ControllerOptions,
+    SelfRunning,
 )
 from pybernetes.controllers.deployment import DeploymentController
 from pybernetes.controllers.endpoints import EndpointsController
 from pybernetes.controllers.endpointslice import EndpointSliceController
+from pybernetes.controllers.garbagecollector import GarbageCollector
+from pybernetes.controllers.namespace import NamespaceController
 from pybernetes.controllers.nodeipam import NodeIpamController
 from pybernetes.controllers.replicaset import (
     ReplicaSetController,
@@ -35,10 +38,11 @@ __all__ = [
     "Controller",
     "ControllerContext",
     "ControllerOptions",
+    "SelfRunning",
     "run_controllers",
 ]
 
-CONTROLLERS: tuple[Callable[[ControllerContext], Controller], ...] = (
+CONTROLLERS: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...] = (
     ServiceAccountController,
     RootCaController,
     NodeIpamController,
@@ -47,18 +51,24 @@ CONTROLLERS: tuple[Callable[[ControllerContext], Controller], ...] = (
     ReplicaSetController,
     ReplicationControllerController,
     DeploymentController,
+    NamespaceController,
+    GarbageCollector,
 )
 
 
 async def run_controllers(
     context: ControllerContext,
-    controllers: tuple[Callable[[ControllerContext], Controller], ...] = CONTROLLERS,
+    controllers: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...] = CONTROLLERS,
 ) -> None:
     """Run them all until cancelled."""
     async with asyncio.TaskGroup() as tasks:
         for make in controllers:
             controller = make(context)
-            tasks.create_task(
-                run_controller(controller.name, controller.reconcile, controller.sources),
-                name=controller.name,
-            )
+            tasks.create_task(_run(controller), name=controller.name)
+
+
+async def _run(controller: Controller | SelfRunning) -> None:
+    if isinstance(controller, SelfRunning):
+        await controller.run()
+    else:
+        await run_controller(controller.name, controller.reconcile, controller.sources)

@@ -8,7 +8,7 @@ RBAC says what it may do), and gets time and chance from here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +31,16 @@ class Controller(Protocol):
     def sources(self) -> Sequence[Source]: ...
 
     async def reconcile(self, key: Key) -> timedelta | None: ...
+
+
+@runtime_checkable
+class SelfRunning(Protocol):
+    """A controller whose work does not fit keys of one kind: it brings its own loop."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def run(self) -> None: ...
 
 
 class CertificateSigner(Protocol):
