@@ -86,18 +86,16 @@ def find_cni_bin_dir(candidates: Sequence[Path] = CNI_BIN_DIRECTORIES) -> Path |
 
 def what_is_missing(cni_bin_dir: Path | None = None) -> str:
     """One sentence saying what to install to start containerd here; empty if nothing."""
-    programs = {
-        name: package for name, package in NEEDED_PROGRAMS.items() if not shutil.which(name)
-    }
-    packages = list(dict.fromkeys(programs.values()))
-    names = list(programs)
+    absent = {name: package for name, package in NEEDED_PROGRAMS.items() if not shutil.which(name)}
+    packages, names = list(dict.fromkeys(absent.values())), list(absent)
     if (cni_bin_dir or find_cni_bin_dir()) is None:
         packages.append("containernetworking-plugins")
         names.append("the CNI plugins")
     if not names:
         return ""
-    verb = "is" if len(names) == 1 and names[0] in programs else "are"
-    return f"{' and '.join(names)} {verb} not installed: apt-get install {' '.join(packages)}"
+    verb = "is" if len(names) == 1 and absent else "are"
+    subject = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return f"{subject} {verb} not installed: apt-get install {' '.join(packages)}"
 
 
 @dataclass(frozen=True, slots=True)
