@@ -1,1 +1,6 @@
-"""The node agent: turns the pods bound to this node into containers."""
+"""The node agent: runs the pods that are bound to its node. See docs/kubelet.md."""
+
+from pybernetes.kubelet.config import KubeletConfig
+from pybernetes.kubelet.kubelet import Kubelet
+
+__all__ = ["Kubelet", "KubeletConfig"]

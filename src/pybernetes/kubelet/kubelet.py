@@ -1,0 +1,283 @@
+"""The kubelet: watches the pods bound to its node and gives each a worker.
+
+Start: register the node, wait for the runtime, see what is there already, then take on the pods. A
+pod that is both in the API and in the runtime is adopted; what only the runtime knows is removed.
+Runtime events go to the worker of the pod they are about.
+
+Rule: nothing of a pod is touched before both lists (the API's and the runtime's) are complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pybernetes.api.types.core_v1 import Node, Pod
+from pybernetes.apimachinery.meta import Key
+from pybernetes.apimachinery.quantity import int_value
+from pybernetes.kubelet.adoption import Found
+from pybernetes.kubelet.context import NodeContext
+from pybernetes.kubelet.images import Images
+from pybernetes.kubelet.machine_facts import SIMULATED, look_at_machine
+from pybernetes.kubelet.node import NodeReporter, allocatable_of, capacity_of
+from pybernetes.kubelet.objects import Objects
+from pybernetes.kubelet.pod_machine import Changed, Forgotten
+from pybernetes.kubelet.pod_status import NodeFacts
+from pybernetes.kubelet.runtime.interface import (
+    ContainerRuntimeError,
+    ContainerState,
+    EventKind,
+    SandboxNotFound,
+)
+from pybernetes.kubelet.worker import PodWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from random import Random
+
+    from pybernetes.aio.clock import Clock
+    from pybernetes.client import Caches, Client, EventRecorder
+    from pybernetes.kubelet.config import KubeletConfig
+    from pybernetes.kubelet.runtime.interface import (
+        ContainerStatus,
+        ContainerSummary,
+        EventStream,
+        Runtime,
+        RuntimeEvent,
+        SandboxStatus,
+        SandboxSummary,
+    )
+
+log = logging.getLogger(__name__)
+
+RUNTIME_RETRY = timedelta(seconds=1)
+
+
+class Kubelet:
+    """The agent of one node. `caches` is filled (its `run`) by whoever made it."""
+
+    def __init__(
+        self,
+        client: Client,
+        caches: Caches,
+        runtime: Runtime,
+        config: KubeletConfig,
+        clock: Clock,
+        random: Random,
+        recorder: EventRecorder,
+    ) -> None:
+        self.config = config
+        machine = SIMULATED
+        if config.root_dir is not None:
+            (config.root_dir / "pods").mkdir(parents=True, exist_ok=True)
+            machine = look_at_machine(config.root_dir)
+        capacity = capacity_of(config, machine)
+        facts = NodeFacts(
+            addresses=config.addresses,
+            allocatable=allocatable_of(config, capacity),
+            memory_bytes=int_value(capacity.get("memory", "0")),
+            least_oom_score=machine.least_oom_score,
+        )
+        self.context = NodeContext(
+            config=config,
+            client=client,
+            runtime=runtime,
+            recorder=recorder,
+            clock=clock,
+            random=random,
+            objects=Objects(caches),
+            images=Images(runtime, clock),
+            facts=facts,
+        )
+        self._pods = caches.of(Pod, field_selector=f"spec.nodeName={config.node_name}")
+        self._node = caches.of(Node, field_selector=f"metadata.name={config.node_name}")
+        self.reporter = NodeReporter(self.context, machine)
+        # Workers that have something to do, by the uid of their pod.
+        self._workers: dict[str, PodWorker] = {}
+        # What the runtime had when we came, by pod; each entry is handed out once.
+        self._found: dict[str, Found] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._pod_cidr = ""
+
+    # --- running ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled. Pods go on without us: that is for `drain` or the next start."""
+        events = self.context.runtime.events()
+        unsubscribe = []
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                self._group.create_task(self.reporter.run(), name="node status")
+                self._found = await self._look_around()
+                await self._pods.wait_synced()
+                unsubscribe.append(self._node.subscribe(self._node_changed))
+                unsubscribe.append(self._pods.subscribe(self._pod_changed))
+                self._group.create_task(self._remove_orphans(), name="orphans")
+                self._group.create_task(self._relist_slowly(), name="relist")
+                await self._follow(events)
+        finally:
+            for end in unsubscribe:
+                end()
+            self._group = None
+            await events.aclose()
+
+    async def _look_around(self) -> dict[str, Found]:
+        """Everything the runtime has, once it answers."""
+        while True:
+            try:
+                return await self._find()
+            except ContainerRuntimeError as error:
+                log.warning("waiting for the container runtime: %s", error)
+                await asyncio.sleep(RUNTIME_RETRY.total_seconds())
+
+    async def _find(self) -> dict[str, Found]:
+        runtime = self.context.runtime
+        version = await runtime.version()
+        self.context.facts = replace(self.context.facts, runtime=version.name)
+        sandboxes: dict[str, list[SandboxStatus]] = {}
+        for summary in await runtime.list_sandboxes():
+            try:
+                status = await runtime.sandbox_status(summary.id)
+            except SandboxNotFound:
+                continue
+            sandboxes.setdefault(summary.uid, []).append(status)
+        containers: dict[str, list[ContainerStatus]] = {}
+        for container in await runtime.list_containers():
+            found = await runtime.container_status(container.id)
+            containers.setdefault(container.pod_uid, []).append(found)
+        uids = {uid for uid in (*sandboxes, *containers) if uid}
+        return {uid: Found(sandboxes.get(uid, []), containers.get(uid, [])) for uid in uids}
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        if self._group is None:
+            return
+        if new is None:
+            assert old is not None
+            worker = self._workers.get(old.metadata.uid)
+            if worker is not None:
+                worker.post(Forgotten())
+            return
+        worker = self._workers.get(new.metadata.uid)
+        if worker is not None:
+            worker.post(Changed(new))
+            return
+        uid = new.metadata.uid
+        worker = PodWorker(self.context, new, self._found.pop(uid, Found()))
+        self._workers[uid] = worker
+        self._group.create_task(self._run_worker(uid, worker), name=f"pod {new.metadata.name}")
+
+    async def _run_worker(self, uid: str, worker: PodWorker) -> None:
+        try:
+            await worker.run()
+        except Exception:  # one pod's failure must not end its neighbours
+            log.exception("the worker of pod %s failed", worker.state.pod.metadata.name)
+        finally:
+            self._workers.pop(uid, None)
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        self.reporter.heard(new)
+        if new is None or self._group is None:
+            return
+        if new.spec.pod_cidr and new.spec.pod_cidr != self._pod_cidr:
+            self._pod_cidr = new.spec.pod_cidr
+            self._group.create_task(self._tell_pod_cidr(new.spec.pod_cidr), name="pod range")
+
+    async def _tell_pod_cidr(self, cidr: str) -> None:
+        try:
+            await self.context.runtime.update_pod_cidr(cidr)
+        except ContainerRuntimeError as error:
+            log.warning("telling the runtime about %s: %s", cidr, error)
+
+    # --- what the runtime says --------------------------------------------------------------------
+
+    async def _follow(self, events: EventStream) -> None:
+        async for event in events:
+            if event.kind is EventKind.RESYNC:
+                await self.relist()
+            elif event.kind in (EventKind.STOPPED, EventKind.DELETED):
+                for worker in self._concerned(event):
+                    worker.look_at(event.container_id, event.sandbox_id)
+
+    def _concerned(self, event: RuntimeEvent) -> Iterator[PodWorker]:
+        if event.pod_uid:
+            worker = self._workers.get(event.pod_uid)
+            return iter(() if worker is None else (worker,))
+        return iter(list(self._workers.values()))
+
+    async def _relist_slowly(self) -> None:
+        """Events should say everything; this is for those that were never sent."""
+        while True:
+            await asyncio.sleep(self.config.relist_interval.total_seconds())
+            await self.relist()
+
+    async def relist(self) -> None:
+        """Compare what the runtime has with what each pod believes."""
+        runtime = self.context.runtime
+        await self.reporter.look()
+        try:
+            sandboxes = {s.id: s for s in await runtime.list_sandboxes()}
+            containers = {c.id: c for c in await runtime.list_containers()}
+        except ContainerRuntimeError as error:
+            log.warning("listing containers: %s", error)
+            return
+        for worker in list(self._workers.values()):
+            worker.relisted(sandboxes, containers)
+        await self._remove_unknown(sandboxes, containers)
+
+    # --- orphans ----------------------------------------------------------------------------------
+
+    async def _remove_orphans(self) -> None:
+        """Pods that were deleted while nobody was here."""
+        orphans, self._found = self._found, {}
+        for uid, found in orphans.items():
+            log.info("removing what is left of pod %s, which is gone from the API", uid)
+            for sandbox in found.sandboxes:
+                await self._remove_sandbox(sandbox.id)
+            for container in found.containers:
+                await self._remove_container(container.id)
+
+    async def _remove_unknown(
+        self, sandboxes: dict[str, SandboxSummary], containers: dict[str, ContainerSummary]
+    ) -> None:
+        """What belongs to no pod we know; such things come from crashes between two calls."""
+        for sandbox in sandboxes.values():
+            if sandbox.uid and not self._is_known(sandbox.uid):
+                await self._remove_sandbox(sandbox.id)
+        for container in containers.values():
+            if container.pod_uid and not self._is_known(container.pod_uid):
+                if container.state is ContainerState.RUNNING and container.sandbox_id in sandboxes:
+                    continue
+                await self._remove_container(container.id)
+
+    def _is_known(self, uid: str) -> bool:
+        return uid in self._workers or uid in self._found
+
+    async def _remove_sandbox(self, sandbox_id: str) -> None:
+        try:
+            await self.context.runtime.remove_sandbox(sandbox_id)
+        except ContainerRuntimeError as error:
+            log.warning("removing sandbox %s: %s", sandbox_id, error)
+
+    async def _remove_container(self, container_id: str) -> None:
+        try:
+            await self.context.runtime.remove_container(container_id)
+        except ContainerRuntimeError as error:
+            log.warning("removing container %s: %s", container_id, error)
+
+    # --- for others -------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> list[PodWorker]:
+        return list(self._workers.values())
+
+    def worker_of(self, key: Key) -> PodWorker | None:
+        """The worker of the pod with that name; the newest, if a namesake is still going."""
+        found = None
+        for worker in self._workers.values():
+            meta = worker.state.pod.metadata
+            if Key(meta.namespace, meta.name) == key:
+                found = worker
+        return found

@@ -1,0 +1,121 @@
+"""Writes a pod's status to the API: the newest one, one write at a time, only if it differs.
+
+Whoever knows better of the rest of the object keeps it: a conflict means that the object is read
+again and the status computed anew on top of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from pybernetes.api.types.core_v1 import Pod
+from pybernetes.apimachinery.errors import Conflict, NotFound, StatusError
+from pybernetes.kubelet.pod_machine import Forgotten
+from pybernetes.kubelet.pod_status import pod_status
+from pybernetes.wire.http import WireError
+
+if TYPE_CHECKING:
+    from pybernetes.api.types.core_v1 import PodStatus
+    from pybernetes.kubelet.context import NodeContext
+    from pybernetes.kubelet.pod_machine import PodState
+    from pybernetes.kubelet.worker import PodWorker
+
+log = logging.getLogger(__name__)
+
+RETRY = timedelta(seconds=1)
+
+
+class StatusWriter:
+    """For one pod. Has a task only while there is something to write."""
+
+    def __init__(self, context: NodeContext, worker: PodWorker) -> None:
+        self._context = context
+        self._worker = worker
+        self._known = worker.state.pod
+        # What we wrote last: the server may keep it in another form, which is no reason to repeat.
+        self._sent: PodStatus | None = None
+        self._task: asyncio.Task[None] | None = None
+        # Set when something changed while a write was under way.
+        self._again = False
+        self._stopped = False
+
+    def heard(self, pod: Pod) -> None:
+        """The watch shows this version; it may be older than what our own write returned."""
+        if _version(pod) >= _version(self._known):
+            self._known = pod
+
+    def pod_now(self, state: PodState) -> Pod:
+        return replace(self._known, status=self._wanted(state))
+
+    def look(self) -> None:
+        """The pod's state changed."""
+        self._again = True
+        if self._task is None and not self._stopped:
+            name = f"status of {self._known.metadata.name}"
+            self._task = self._worker.create_task(self._write(), name)
+
+    async def flush(self) -> None:
+        """Wait until what there is to say is said."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _wanted(self, state: PodState) -> PodStatus:
+        now = self._context.clock.now()
+        return pod_status(state, self._known.status, self._context.facts, now)
+
+    async def _write(self) -> None:
+        try:
+            while self._again and not self._stopped:
+                self._again = False
+                state = self._worker.state
+                if state.forgotten:
+                    return
+                status = self._wanted(state)
+                if status in (self._known.status, self._sent):
+                    continue
+                if not await self._send(status):
+                    self._again = True
+        finally:
+            self._task = None
+
+    async def _send(self, status: PodStatus) -> bool:
+        """False: something stood in the way, look again."""
+        client, meta = self._context.client, self._known.metadata
+        try:
+            self._known = await client.update_status(replace(self._known, status=status))
+        except Conflict:
+            try:
+                found = await client.get(Pod, meta.name, meta.namespace)
+            except (StatusError, WireError, OSError):
+                await asyncio.sleep(RETRY.total_seconds())
+                return False
+            if found.metadata.uid != meta.uid:
+                self._worker.post(Forgotten())
+                return True
+            self._known = found
+            return False
+        except NotFound:
+            # The watch says so too, or already has.
+            self._worker.post(Forgotten())
+            return True
+        except (StatusError, WireError, OSError) as error:
+            log.warning("status of %s: %s, trying again", meta.name, error)
+            await asyncio.sleep(RETRY.total_seconds())
+            return False
+        self._sent = status
+        return True
+
+
+def _version(pod: Pod) -> int:
+    text = pod.metadata.resource_version
+    return int(text) if text.isdecimal() else 0

@@ -1,0 +1,1 @@
+"""Volumes: directories that pods share with this machine."""

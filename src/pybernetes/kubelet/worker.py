@@ -1,0 +1,645 @@
+"""One pod's task: carries out what the pod machine says and tells it what came of it.
+
+Everything reaches the machine through one inbox, in order: outcomes of actions, changes of the
+object, looks at the runtime, and a timer set for the moment the machine asked for. Between them the
+task waits; an idle pod costs nothing.
+
+Rules: an action always ends in an event, whatever goes wrong, unless it was cancelled on purpose.
+The object is deleted from the API only when nothing of the pod runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pybernetes.api.types.core_v1 import Secret
+from pybernetes.apimachinery.errors import Conflict, NotFound, StatusError
+from pybernetes.kubelet import pod_machine as machine
+from pybernetes.kubelet.adoption import NOTHING, Found, adopted, incarnation_of
+from pybernetes.kubelet.checks import Result, Target, attempt
+from pybernetes.kubelet.credentials import auths_for
+from pybernetes.kubelet.env import ConfigProblem
+from pybernetes.kubelet.images import ImageProblem
+from pybernetes.kubelet.lastwords import last_words
+from pybernetes.kubelet.pod_machine import (
+    Exited,
+    PodStage,
+    ProbeKind,
+    SandboxLost,
+    Stage,
+    StopContainer,
+    pod_step,
+    probe_in,
+    spec_of,
+)
+from pybernetes.kubelet.probes import run_probe
+from pybernetes.kubelet.references import pull_secrets_of, references_of, references_of_volume
+from pybernetes.kubelet.runtime.interface import (
+    ContainerNotFound,
+    ContainerRuntimeError,
+    ContainerState,
+    SandboxNotFound,
+    SandboxState,
+)
+from pybernetes.kubelet.runtime_spec import container_spec, sandbox_spec, termination_file
+from pybernetes.kubelet.statuswriter import StatusWriter
+from pybernetes.kubelet.volumes.pod import PodVolumes, VolumeProblem
+from pybernetes.wire.http import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+    from datetime import datetime
+
+    from pybernetes.api.types.core_v1 import Pod
+    from pybernetes.kubelet.context import NodeContext
+    from pybernetes.kubelet.pod_machine import Action, Event, Incarnation, PodState
+    from pybernetes.kubelet.runtime.interface import (
+        ContainerStatus,
+        ContainerSummary,
+        ImageStatus,
+        SandboxSummary,
+    )
+
+log = logging.getLogger(__name__)
+
+# A runtime that is away is asked again so often.
+RETRY = timedelta(seconds=2)
+# What a stop is given at least when the preStop hook has used up the grace.
+LEAST_STOP = timedelta(seconds=2)
+# Nobody waits longer for a hook that says nothing of its own.
+HOOK_TIMEOUT = timedelta(minutes=10)
+
+# A volume whose content could not be made anew keeps the old one so long.
+VOLUME_RETRY = timedelta(seconds=10)
+
+LOST_MESSAGE = "The container could not be located when the pod was deleted"
+
+
+class PodWorker:
+    """Runs one pod, from the moment it is bound to this node until nothing of it is left."""
+
+    def __init__(self, context: NodeContext, pod: Pod, found: Found = NOTHING) -> None:
+        self._context = context
+        self._state = adopted(pod, found, context.clock.now())
+        self._volumes = PodVolumes(context, pod)
+        self._volumes.ips = self._state.ips
+        self._status = StatusWriter(context, self)
+        # What happened and was not looked at. Bounded by what can be under way for one pod.
+        self._inbox: asyncio.Queue[Event] = asyncio.Queue()
+        # Work under way, by what it is: "volumes", "pull web" …
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        # Running probes, by container, kind and container id.
+        self._probes: dict[tuple[str, ProbeKind, str], asyncio.Task[None]] = {}
+        # The image each container is to be created from.
+        self._images: dict[str, ImageStatus] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._renewal: asyncio.TimerHandle | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._held = references_of(pod)
+        self._unsubscribe: list[Callable[[], None]] = []
+        # Containers that were running when we came: their probes need not all begin at once.
+        self._adopted = {
+            r.latest.id for r in self._state.containers.values() if r.latest is not None
+        }
+
+    @property
+    def state(self) -> PodState:
+        return self._state
+
+    @property
+    def pod(self) -> Pod:
+        """The newest version of the object, with the status as we see it."""
+        return self._status.pod_now(self._state)
+
+    def post(self, event: Event) -> None:
+        self._inbox.put_nowait(event)
+
+    async def run(self) -> None:
+        """Until nothing of the pod is left."""
+        for kind, key in self._held:
+            self._context.objects.hold(kind, key)
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                try:
+                    self._follow_contents()
+                    self._step(None)
+                    while self._state.stage is not PodStage.GONE:
+                        self._step(await self._inbox.get())
+                finally:
+                    self._end_tasks()
+        finally:
+            for unsubscribe in self._unsubscribe:
+                unsubscribe()
+            for kind, key in self._held:
+                await self._context.objects.release(kind, key)
+
+    def _end_tasks(self) -> None:
+        for timer in (self._timer, self._renewal):
+            if timer is not None:
+                timer.cancel()
+        for task in (*self._tasks.values(), *self._probes.values()):
+            task.cancel()
+        self._status.stop()
+
+    # --- stepping ---------------------------------------------------------------------------------
+
+    def _step(self, event: Event | None) -> None:
+        if isinstance(event, machine.Changed):
+            self._changed(event.pod)
+        now = self._context.clock.now()
+        step = pod_step(self._state, event, now)
+        self._state = step.state
+        self._volumes.ips = step.state.ips
+        for action in step.actions:
+            self._begin(action)
+        self._set_timer(step.wake_at, now)
+        self._sync_probes()
+        if self._state.stage is not PodStage.GONE:
+            self._status.look()
+
+    def _changed(self, pod: Pod) -> None:
+        old = self._state.pod.metadata
+        self._volumes.pod = pod
+        new = references_of(pod) - self._held
+        for kind, key in new:
+            self._context.objects.hold(kind, key)
+        self._held |= new
+        self._status.heard(pod)
+        if (old.labels, old.annotations) != (pod.metadata.labels, pod.metadata.annotations):
+            self._refresh_volumes()
+
+    def _set_timer(self, wake_at: datetime | None, now: datetime) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if wake_at is not None:
+            # Never earlier than the moment itself, or the machine would see nothing to do.
+            delay = max((wake_at - now).total_seconds(), 0.0) + 0.001
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(delay, self.post, machine.Tick())
+
+    def _begin(self, action: Action) -> None:
+        match action:
+            case machine.Say(type_, reason, message, container):
+                self._context.say(self._state.pod, type_, reason, message, container)
+            case machine.Abandon():
+                for name in list(self._tasks):
+                    if name == "volumes" or name.startswith("pull "):
+                        self._tasks[name].cancel()
+            case machine.PrepareVolumes():
+                self._spawn("volumes", self._prepare_volumes())
+            case machine.RunSandbox(number):
+                self._spawn("sandbox", self._run_sandbox(number))
+            case machine.StopSandbox(id_):
+                self._spawn("sandbox", self._stop_sandbox(id_))
+            case machine.PullImage(name):
+                self._spawn(f"pull {name}", self._pull(name))
+            case machine.StartContainer(name, number):
+                self._spawn(f"start {name}", self._start(name, number))
+            case machine.RunPostStart(name, id_):
+                self._spawn(f"hook {name}", self._post_start(name, id_))
+            case StopContainer(name):
+                self._spawn(f"stop {name}", self._stop(action))
+            case machine.Remove(delete_object):
+                self._spawn("remove", self._remove(delete_object))
+
+    def create_task(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        assert self._group is not None
+        return self._group.create_task(work, name=name)
+
+    def _spawn(self, name: str, work: Coroutine[None, None, None]) -> None:
+        """Begin work under a name; what was under way under that name is cancelled."""
+        assert self._group is not None
+        before = self._tasks.get(name)
+        if before is not None:
+            before.cancel()
+        task = self._group.create_task(work, name=f"{self._state.pod.metadata.name} {name}")
+        self._tasks[name] = task
+
+        def forget(done: asyncio.Task[None]) -> None:
+            if self._tasks.get(name) is done:
+                del self._tasks[name]
+
+        task.add_done_callback(forget)
+
+    # --- looking at the runtime -------------------------------------------------------------------
+
+    def look_at(self, container_id: str, sandbox_id: str) -> None:
+        """The runtime says something happened there."""
+        if self._group is None or self._state.stage is PodStage.GONE:
+            return
+        if container_id:
+            for record in self._state.containers.values():
+                starting = record.stage is Stage.STARTING
+                known = record.latest is not None and record.latest.id == container_id
+                if (known and record.is_alive) or starting:
+                    self._spawn(f"look {container_id}", self._look(container_id))
+                    return
+        elif sandbox_id == self._state.sandbox_id:
+            self._spawn("look", self._look_at_sandbox(sandbox_id))
+
+    def relisted(
+        self, sandboxes: Mapping[str, SandboxSummary], containers: Mapping[str, ContainerSummary]
+    ) -> None:
+        """All there is, after events may have been lost."""
+        for record in self._state.containers.values():
+            if record.latest is None or not record.is_alive or record.stage is Stage.STARTING:
+                continue
+            summary = containers.get(record.latest.id)
+            if summary is None or summary.state is not ContainerState.RUNNING:
+                self.look_at(record.latest.id, "")
+        sandbox = sandboxes.get(self._state.sandbox_id)
+        if self._state.sandbox_ready and (
+            sandbox is None or sandbox.state is not SandboxState.READY
+        ):
+            self.look_at("", self._state.sandbox_id)
+
+    async def _look(self, container_id: str) -> None:
+        try:
+            status = await self._context.runtime.container_status(container_id)
+        except ContainerNotFound:
+            self._lost(container_id)
+        except ContainerRuntimeError:
+            # It will be listed when the runtime is back.
+            return
+        else:
+            if status.state is ContainerState.EXITED:
+                self.post(Exited(status.name, await self._incarnation(status)))
+
+    def _lost(self, container_id: str) -> None:
+        for record in self._state.containers.values():
+            latest = record.latest
+            if latest is not None and latest.id == container_id:
+                self.post(Exited(record.name, self._vanished(latest)))
+
+    def _vanished(self, latest: Incarnation) -> Incarnation:
+        return replace(
+            latest,
+            ended=True,
+            exit_code=137,
+            reason=machine.STATUS_UNKNOWN,
+            message=LOST_MESSAGE,
+            finished_at=self._context.clock.now(),
+        )
+
+    async def _look_at_sandbox(self, sandbox_id: str) -> None:
+        try:
+            status = await self._context.runtime.sandbox_status(sandbox_id)
+            lost = status.state is not SandboxState.READY
+        except SandboxNotFound:
+            lost = True
+        except ContainerRuntimeError:
+            return
+        if lost:
+            self.post(SandboxLost(sandbox_id))
+
+    async def _incarnation(self, status: ContainerStatus) -> Incarnation:
+        """With the message that the container left."""
+        found = incarnation_of(status)
+        spec = spec_of(self._state.pod, status.name)
+        if not found.ended or spec is None:
+            return found
+        path = termination_file(self._context, self._state.pod, status.name, status.attempt)
+        words = await asyncio.to_thread(last_words, spec, status, path) if path else ""
+        return replace(found, message=words or found.message)
+
+    # --- actions ----------------------------------------------------------------------------------
+
+    async def _prepare_volumes(self) -> None:
+        try:
+            await self._volumes.prepare()
+        except VolumeProblem as problem:
+            self._context.say(self._state.pod, "Warning", "FailedMount", str(problem))
+            self.post(machine.VolumesFailed(str(problem)))
+        except Exception as error:  # a pod must not hang on what we did not think of
+            log.exception("volumes of %s", self._state.pod.metadata.name)
+            self.post(machine.VolumesFailed(str(error)))
+        else:
+            self._plan_renewal()
+            self.post(machine.VolumesReady())
+
+    async def _run_sandbox(self, number: int) -> None:
+        context, pod = self._context, self._state.pod
+        try:
+            spec = sandbox_spec(context, pod, number)
+            if not context.config.is_simulated:
+                Path(spec.log_directory).mkdir(parents=True, exist_ok=True)
+            id_ = await context.runtime.run_sandbox(spec)
+            status = await context.runtime.sandbox_status(id_)
+        except ContainerRuntimeError as error:
+            text = f"Failed to create pod sandbox: {error.message}"
+            self.post(machine.SandboxFailed(text))
+        except Exception as error:
+            log.exception("sandbox of %s", pod.metadata.name)
+            self.post(machine.SandboxFailed(f"Failed to create pod sandbox: {error}"))
+        else:
+            self.post(machine.SandboxReady(id_, status.ips))
+            if number:
+                await self._remove_sandboxes(keep=id_)
+
+    async def _remove_sandboxes(self, keep: str = "") -> None:
+        """Those of earlier attempts, or all."""
+        labels = {"io.kubernetes.pod.uid": self._state.pod.metadata.uid}
+        try:
+            for sandbox in await self._context.runtime.list_sandboxes(labels=labels):
+                if sandbox.id != keep:
+                    await self._context.runtime.remove_sandbox(sandbox.id)
+        except ContainerRuntimeError as error:
+            log.warning("old sandboxes of %s: %s", self._state.pod.metadata.name, error)
+
+    async def _stop_sandbox(self, sandbox_id: str) -> None:
+        if sandbox_id:
+            await self._insist(lambda: self._context.runtime.stop_sandbox(sandbox_id))
+        self.post(machine.SandboxStopped())
+
+    async def _insist(self, call: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Until the runtime has done it."""
+        while True:
+            try:
+                await call()
+                return
+            except ContainerRuntimeError as error:
+                log.warning("%s: %s, trying again", self._state.pod.metadata.name, error)
+                await asyncio.sleep(RETRY.total_seconds())
+
+    async def _pull(self, name: str) -> None:
+        context, pod = self._context, self._state.pod
+        spec = spec_of(pod, name)
+        assert spec is not None
+
+        def say(type_: str, reason: str, message: str) -> None:
+            context.say(pod, type_, reason, message, name)
+
+        try:
+            secrets = [await context.objects.get(kind, key) for kind, key in pull_secrets_of(pod)]
+            auths = auths_for(spec.image, [s for s in secrets if isinstance(s, Secret)])
+            policy = spec.image_pull_policy or "IfNotPresent"
+            self._images[name] = await context.images.ensure(spec.image, policy, auths, say)
+        except ImageProblem as problem:
+            self.post(machine.ImageFailed(name, problem.reason, problem.message))
+        except Exception as error:
+            log.exception("image of %s", name)
+            self.post(machine.ImageFailed(name, machine.ERR_IMAGE_PULL, str(error)))
+        else:
+            self.post(machine.ImageReady(name))
+
+    async def _start(self, name: str, number: int) -> None:
+        context, pod = self._context, self._state.pod
+        spec = spec_of(pod, name)
+        assert spec is not None
+        created = ""
+        try:
+            wanted = await container_spec(
+                context,
+                pod,
+                spec,
+                attempt=number,
+                ips=self._state.ips,
+                image=self._images[name],
+                volumes=self._volumes,
+            )
+            sandbox = sandbox_spec(context, pod, max(self._state.sandbox_attempt - 1, 0))
+            created = await context.runtime.create_container(
+                self._state.sandbox_id, wanted, sandbox
+            )
+            context.say(pod, "Normal", "Created", f"Created container: {name}", name)
+            await context.runtime.start_container(created)
+            context.say(pod, "Normal", "Started", f"Started container {name}", name)
+            incarnation = await self._incarnation(await context.runtime.container_status(created))
+        except ConfigProblem as problem:
+            self.post(machine.StartFailed(name, "CreateContainerConfigError", str(problem)))
+        except ContainerRuntimeError as error:
+            self.post(await self._start_failure(name, created, error))
+        except Exception as error:
+            log.exception("starting %s", name)
+            self.post(machine.StartFailed(name, "CreateContainerError", str(error)))
+        else:
+            self.post(machine.Started(name, incarnation))
+            await self._remove_dead(name, number)
+
+    async def _start_failure(
+        self, name: str, created: str, error: ContainerRuntimeError
+    ) -> machine.StartFailed:
+        if not created:
+            return machine.StartFailed(name, "CreateContainerError", error.message)
+        incarnation = None
+        with contextlib.suppress(ContainerRuntimeError):
+            status = await self._context.runtime.container_status(created)
+            if status.state is ContainerState.EXITED:
+                incarnation = replace(incarnation_of(status), message=error.message)
+            else:
+                await self._context.runtime.remove_container(created)
+        return machine.StartFailed(name, machine.RUN_ERROR, error.message, incarnation)
+
+    async def _remove_dead(self, name: str, number: int) -> None:
+        """One dead container is kept, for `logs --previous`; older ones go, with their logs."""
+        context, pod = self._context, self._state.pod
+        if number < 2:
+            return
+        labels = {
+            "io.kubernetes.pod.uid": pod.metadata.uid,
+            "io.kubernetes.container.name": name,
+        }
+        try:
+            for summary in await context.runtime.list_containers(labels=labels):
+                if summary.attempt < number - 1 and summary.state is not ContainerState.RUNNING:
+                    await context.runtime.remove_container(summary.id)
+        except ContainerRuntimeError as error:
+            log.warning("dead containers of %s: %s", pod.metadata.name, error)
+        if context.config.is_simulated:
+            return
+        directory = Path(context.config.pod_log_dir(pod)) / name
+        for path in directory.glob("*.log*"):
+            old = path.name.partition(".")[0]
+            if old.isdecimal() and int(old) < number - 1:
+                path.unlink(missing_ok=True)
+
+    async def _post_start(self, name: str, id_: str) -> None:
+        problem = await self._hook(name, id_, "post_start", HOOK_TIMEOUT)
+        if problem is None:
+            self.post(machine.HookDone(name))
+        else:
+            self.post(machine.HookFailed(name, problem))
+
+    async def _hook(self, name: str, id_: str, which: str, timeout: timedelta) -> str | None:
+        """Run a lifecycle hook; what went wrong, in words."""
+        spec = spec_of(self._state.pod, name)
+        if spec is None or spec.lifecycle is None:
+            return None
+        action = spec.lifecycle.post_start if which == "post_start" else spec.lifecycle.pre_stop
+        if action is None:
+            return None
+        target = Target(self._context.runtime, spec, id_, self._address())
+        outcome = await attempt(action, target, timeout)
+        return None if outcome.result is Result.SUCCESS else outcome.message
+
+    def _address(self) -> str:
+        ips = self._state.ips
+        if self._state.pod.spec.host_network:
+            ips = self._context.facts.addresses
+        return ips[0] if ips else ""
+
+    async def _stop(self, action: StopContainer) -> None:
+        context, name = self._context, action.container
+        if action.message:
+            context.say(self._state.pod, "Normal", "Killing", action.message, name)
+        grace = action.grace
+        spec = spec_of(self._state.pod, name)
+        if action.pre_stop and spec and spec.lifecycle and spec.lifecycle.pre_stop and grace:
+            began = context.clock.monotonic()
+            problem: str | None = f"timed out after {grace.total_seconds():g}s"
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace.total_seconds()):
+                    problem = await self._hook(name, action.id, "pre_stop", grace)
+            if problem is not None:
+                text = "PreStopHook failed"
+                context.say(self._state.pod, "Warning", "FailedPreStopHook", text, name)
+            spent = timedelta(seconds=context.clock.monotonic() - began)
+            grace = max(grace - spent, LEAST_STOP)
+        end_at = context.clock.monotonic() + grace.total_seconds()
+        while True:
+            left = max(end_at - context.clock.monotonic(), 0.0)
+            try:
+                await context.runtime.stop_container(action.id, timedelta(seconds=left))
+                status = await context.runtime.container_status(action.id)
+            except ContainerNotFound:
+                self._lost(action.id)
+                return
+            except ContainerRuntimeError as error:
+                log.warning("stopping %s: %s, trying again", name, error)
+                await asyncio.sleep(RETRY.total_seconds())
+            else:
+                if status.state is not ContainerState.RUNNING:
+                    self.post(Exited(name, await self._incarnation(status)))
+                    return
+
+    async def _remove(self, delete_object: bool) -> None:
+        await self._status.flush()
+        while True:
+            try:
+                await self._volumes.remove()
+                break
+            except OSError as error:
+                log.warning("volumes of %s: %s", self._state.pod.metadata.name, error)
+                await asyncio.sleep(RETRY.total_seconds())
+        if delete_object:
+            await self._delete_object()
+        await self._remove_sandboxes()
+        if not self._context.config.is_simulated:
+            directory = self._context.config.pod_log_dir(self._state.pod)
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        self.post(machine.Removed())
+
+    async def _delete_object(self) -> None:
+        while True:
+            try:
+                await self._context.client.delete(self._state.pod, grace_seconds=0)
+                return
+            except (NotFound, Conflict):
+                # Somebody was faster, or the name belongs to another pod by now.
+                return
+            except (StatusError, WireError, OSError) as error:
+                log.warning("deleting %s: %s", self._state.pod.metadata.name, error)
+                await asyncio.sleep(RETRY.total_seconds())
+
+    # --- probes -----------------------------------------------------------------------------------
+
+    def _sync_probes(self) -> None:
+        """A task for each probe that has something to find out now."""
+        wanted = self._wanted_probes()
+        for key in [key for key in self._probes if key not in wanted]:
+            self._probes.pop(key).cancel()
+        for key in wanted:
+            if key not in self._probes:
+                self._start_probe(*key)
+
+    def _wanted_probes(self) -> set[tuple[str, ProbeKind, str]]:
+        found: set[tuple[str, ProbeKind, str]] = set()
+        for record in self._state.containers.values():
+            spec = spec_of(self._state.pod, record.name)
+            if record.latest is None or spec is None:
+                continue
+            kinds: tuple[ProbeKind, ...] = ()
+            if record.stage is Stage.RUNNING and not record.started:
+                kinds = (ProbeKind.STARTUP,)
+            elif record.stage is Stage.RUNNING:
+                stopping = self._state.stage is PodStage.STOPPING
+                kinds = (ProbeKind.READINESS,) if stopping else _AFTER_START
+            elif record.stage is Stage.STOPPING and record.started:
+                kinds = (ProbeKind.READINESS,)
+            found |= {
+                (record.name, kind, record.latest.id)
+                for kind in kinds
+                if probe_in(spec, kind) is not None
+            }
+        return found
+
+    def _start_probe(self, name: str, kind: ProbeKind, id_: str) -> None:
+        assert self._group is not None
+        pod, context = self._state.pod, self._context
+        spec = spec_of(pod, name)
+        assert spec is not None
+        probe = probe_in(spec, kind)
+        assert probe is not None
+        self._probes[name, kind, id_] = self._group.create_task(
+            run_probe(
+                kind,
+                probe,
+                Target(context.runtime, spec, id_, self._address()),
+                context.random,
+                decided=lambda success: self.post(machine.Verdict(name, kind, id_, success)),
+                say=lambda type_, reason, text: context.say(pod, type_, reason, text, name),
+                spread=id_ in self._adopted,
+            ),
+            name=f"{pod.metadata.name} {kind.value} probe of {name}",
+        )
+
+    # --- volumes that change ----------------------------------------------------------------------
+
+    def _follow_contents(self) -> None:
+        """Write volumes anew when what they are made of changes."""
+        pod = self._state.pod
+        references = {
+            reference
+            for volume in pod.spec.volumes
+            for reference in references_of_volume(pod, volume)
+        }
+        for kind, key in references:
+            self._unsubscribe.append(
+                self._context.objects.follow(kind, key, lambda old, new: self._refresh_volumes())
+            )
+
+    def _refresh_volumes(self) -> None:
+        working = (PodStage.SANDBOXING, PodStage.RUNNING, PodStage.RESETTING)
+        if self._group is not None and self._state.stage in working:
+            self._spawn("refresh", self._refresh())
+
+    async def _refresh(self) -> None:
+        try:
+            await self._volumes.refresh()
+        except VolumeProblem as problem:
+            self._context.say(self._state.pod, "Warning", "FailedMount", str(problem))
+            await asyncio.sleep(VOLUME_RETRY.total_seconds())
+            self._refresh_volumes()
+            return
+        self._plan_renewal()
+
+    def _plan_renewal(self) -> None:
+        """Tokens are replaced before they expire."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+        if self._volumes.renew_at is not None:
+            delay = (self._volumes.renew_at - self._context.clock.now()).total_seconds()
+            loop = asyncio.get_running_loop()
+            self._renewal = loop.call_later(max(delay, 1.0), self._refresh_volumes)
+
+
+_AFTER_START = (ProbeKind.READINESS, ProbeKind.LIVENESS)
