@@ -96,7 +96,7 @@ async def measure_proxy(count: int, changes: int) -> dict[str, float]:
             started = time.perf_counter()
             slices.put(made_slice(number, wanted, version=turn + 2))
             # The transaction is in the kernel when it is counted and the loop has come back.
-            while proxy.statistics()["transactions"] == done:
+            while proxy.statistics()["transactions"] == done:  # noqa: ASYNC110  # it is measured
                 await asyncio.sleep(0)
             await asyncio.sleep(0)
             times.append((time.perf_counter() - started) * 1000)
@@ -149,7 +149,7 @@ async def measure_dns(count: int, queries: int) -> dict[str, float]:
             thread = threading.Thread(target=ask, args=(address, messages, rounds, done, answered))
             thread.start()
             loop_cpu = time.thread_time()
-            while not done.is_set():
+            while not done.is_set():  # noqa: ASYNC110  # set by a thread
                 await asyncio.sleep(0.02)
             result[f"{name}_us_per_query"] = (time.thread_time() - loop_cpu) * 1e6 / answered[0]
             thread.join()

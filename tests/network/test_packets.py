@@ -195,6 +195,67 @@ async def test_clients_with_affinity_stay_where_they_are(place: Lab, world: Worl
     assert names([ask(place.outside, NODE_ADDRESS, 30080) for _ in range(10)]) <= set(others)
 
 
+async def test_load_balancers_are_told_where_the_endpoints_are(place: Lab, world: World) -> None:
+    world.put(
+        service(
+            type="LoadBalancer", external="Local", health_port=32000,
+            ports=(port(80, node=30080),), ingress=("203.0.113.10",),
+        )
+    )  # fmt: skip
+    await settled()
+    for slices, status in (
+        (endpoint_slice(A), b"200 OK"),
+        (endpoint_slice(endpoint("10.244.1.9", node=OTHER_NODE)), b"503 Service Unavailable"),
+    ):
+        world.put(slices)
+        await settled()
+        answer = await asyncio.to_thread(ask_health, place, 32000)
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert b'"localEndpoints"' in answer
+    world.put(service())
+    await settled()
+    with pytest.raises(ConnectionRefusedError):
+        ask(place.outside, NODE_ADDRESS, 32000)
+
+
+def ask_health(place: Lab, number: int) -> bytes:
+    with contextlib.closing(connect(place.outside, NODE_ADDRESS, number)) as one:
+        one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while piece := one.recv(4096):
+            answer += piece
+        return answer
+
+
+async def test_a_rolling_update_loses_not_one_request(place: Lab, world: World) -> None:
+    """Endpoints come and go under constant requests; each answers only while it is ready or
+    has just ceased to be, as a pod does that gets its time to terminate."""
+    failures: list[str] = []
+    answers: set[str] = set()
+    stop = asyncio.Event()
+
+    def hammer() -> int:
+        count = 0
+        while not stop.is_set():
+            try:
+                answers.add(ask(pod(place, C), WEB).split()[0])
+            except OSError as error:
+                failures.append(str(error))
+            count += 1
+        return count
+
+    asking = asyncio.get_running_loop().run_in_executor(None, hammer)
+    for turn in range(60):
+        ready, leaving = (A, B) if turn % 2 else (B, A)
+        gone = endpoint(leaving, ready=False, serving=True, terminating=True)
+        world.put(endpoint_slice(ready, gone))
+        await asyncio.sleep(0.02)
+    stop.set()
+    assert await asking > 200
+    assert failures == []
+    assert answers == {A, B}
+
+
 async def test_services_without_endpoints_reject_at_once(place: Lab, world: World) -> None:
     world.put(
         service(type="NodePort", ports=(port(80, node=30080),), external_ips=("203.0.113.9",)),

@@ -178,13 +178,15 @@ async def test_health_checks_know_the_local_endpoints(world: World) -> None:
     )  # fmt: skip
     world.services.put(what)
     await settled()
-    assert world.proxy.local_endpoints == {Key("default", "web"): 1}
+    web = Key("default", "web")
+    assert world.proxy.health.answers == {32000: (web, 1)}
     world.slices.put(endpoint_slice(endpoint("10.244.1.9", node="elsewhere"), version="2"))
     await settled()
-    assert world.proxy.local_endpoints == {Key("default", "web"): 0}
+    assert world.proxy.health.answers == {32000: (web, 0)}
     world.services.remove(Key("default", "web"))
     await settled()
-    assert world.proxy.local_endpoints == {}
+    assert world.proxy.health.answers == {}
+    assert world.proxy.health.endpoints_of(web) is None
 
 
 def test_udp_flows_of_gone_endpoints_are_named() -> None:

@@ -39,6 +39,7 @@ _KEPT = 20_000
 _ORDERS = 8
 _IN_FLIGHT = 1000
 _TCP_CONNECTIONS = 100
+_PORT_CHOICES = 20
 _TCP_IDLE_SECONDS = 10.0
 _SO_RCVBUFFORCE = 33
 _LENGTH = struct.Struct("!H")
@@ -244,6 +245,19 @@ async def _read(connection: socket.socket, length: int) -> bytes:
 
 
 def _bind(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    # With port 0 the kernel chooses for UDP, and for TCP the same may be taken: choose again.
+    for _ in range(_PORT_CHOICES if port == 0 else 1):
+        try:
+            return _bind_both(address, port)
+        except OSError as error:
+            problem = error
+    raise NetworkError(
+        f"cannot answer DNS on {address}:{port} ({problem.strerror}); see who has the port with:"
+        f" ss -lnp 'sport = :{port}'"
+    ) from problem
+
+
+def _bind_both(address: str, port: int) -> tuple[socket.socket, socket.socket]:
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
@@ -253,14 +267,10 @@ def _bind(address: str, port: int) -> tuple[socket.socket, socket.socket]:
                 one.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 22)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         udp.bind((address, port))
-        # With port 0 both must be the one the kernel chose.
         tcp.bind(udp.getsockname())
         tcp.listen(128)
-    except OSError as error:
+    except OSError:
         udp.close()
         tcp.close()
-        raise NetworkError(
-            f"cannot answer DNS on {address}:{port} ({error.strerror}); see who has the port with:"
-            f" ss -lnp 'sport = :{port}'"
-        ) from error
+        raise
     return udp, tcp

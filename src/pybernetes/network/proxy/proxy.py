@@ -34,6 +34,7 @@ from pybernetes.network.proxy.elements import (
     unpack_backend,
     unpack_key,
 )
+from pybernetes.network.proxy.health import HealthPorts, run_health_checks
 from pybernetes.network.proxy.plan import SERVICE_NAME, LocalFacts, plan_service
 from pybernetes.network.proxy.plan import Key as Frontend
 from pybernetes.network.proxy.rules import Changes, NftablesRules, Rules
@@ -98,8 +99,8 @@ class ServiceProxy:
         self._dirty: dict[Key, None] = {}
         # Slices of each Service that has any, by name.
         self._slices_of: dict[Key, dict[str, EndpointSlice]] = {}
-        # Local ready endpoints of each Service that has a health check port.
-        self.local_endpoints: dict[Key, int] = {}
+        # Ports on which load balancers ask whether this node has endpoints.
+        self.health = HealthPorts()
         self._wake = asyncio.Event()
         self._second_look: set[tuple[bytes, bytes]] = set()
         self._disturbed = False
@@ -176,11 +177,13 @@ class ServiceProxy:
     def _plan(self, key: Key) -> Packed:
         service = self._services.get(key)
         if service is None:
-            self.local_endpoints.pop(key, None)
+            self.health.remove(key)
             return {}
         plan = plan_service(service, self._slices_of.get(key, {}).values(), self._facts)
-        if service.spec.health_check_node_port:
-            self.local_endpoints[key] = plan.local_endpoints
+        if port := service.spec.health_check_node_port:
+            self.health.put(key, port, plan.local_endpoints)
+        else:
+            self.health.remove(key)
         return pack(plan.elements)
 
     def _age(self, key: Key) -> tuple[str, Key]:
@@ -303,12 +306,16 @@ async def service_proxy_over(
         proxy = ServiceProxy(services, slices, nodes, config, rules=rules)
         with _notices(proxy, config.rules.table, rules.port):
             async with asyncio.TaskGroup() as tasks:
-                running = tasks.create_task(proxy.run(), name="service proxy")
+                running = [
+                    tasks.create_task(proxy.run(), name="service proxy"),
+                    tasks.create_task(run_health_checks(proxy.health), name="health checks"),
+                ]
                 await proxy.ready.wait()
                 try:
                     yield proxy
                 finally:
-                    running.cancel()
+                    for task in running:
+                        task.cancel()
     finally:
         rules.close()
 
