@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybernetes.apimachinery.jsontext import JsonError, load_json
+from pybernetes.apimachinery.jsontext import JsonError, find_duplicates, load_json
 from pybernetes.apimachinery.yamltext import YamlError, load_yaml, load_yaml_documents
 
 # What YAML may contain without an escape; its escapes are not quite those of JSON.
@@ -30,6 +30,10 @@ values = st.recursive(
          ["s.c[1].n"]),
         ('{"a":{"x":1},"a":{"x":1}}', {"a": {"x": 1}}, ["a"]),
         ('{"a":"\\": \\":"}', {"a": '": ":'}, []),
+        ('{"a":"x\\u0022:","a":"x\\u0022:"}', {"a": 'x":'}, ["a"]),
+        ('{"a":"\\" :","a":1,"b" :2}', {"a": 1, "b": 2}, ["a"]),
+        ('{"a":123456789012345678901234567890,"a":1}', {"a": 1}, ["a"]),
+        ('{"a":123456789012345678901234567890}', {"a": 123456789012345678901234567890}, []),
         ("[]", [], []),
     ],
 )  # fmt: skip
@@ -133,6 +137,33 @@ def test_alias_bombs_do_not_go_off() -> None:
     lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     with pytest.raises(YamlError, match="excessive aliasing"):
         load_yaml("\n".join(lines))
+
+
+pairs = st.recursive(
+    st.integers(0, 9) | st.sampled_from(['"', '":', '" :', "x"]),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.lists(st.tuples(st.sampled_from(["a", "b", '"', '":']), children), max_size=4).map(
+            tuple
+        )
+    ),
+    max_leaves=12,
+)
+
+
+def _write(value: Any, space: str) -> str:
+    if isinstance(value, tuple):
+        items = (f"{json.dumps(k)}{space}:{space}{_write(v, space)}" for k, v in value)
+        return "{" + ",".join(items) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_write(item, space) for item in value) + "]"
+    return json.dumps(value)
+
+
+@given(pairs, st.sampled_from(["", " ", "\n\t"]))
+def test_the_shortcut_misses_no_duplicate(value: Any, space: str) -> None:
+    data = _write(value, space).encode()
+    assert load_json(data)[1] == find_duplicates(data)
 
 
 @given(values)

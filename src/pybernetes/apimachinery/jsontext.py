@@ -1,20 +1,23 @@
 """Reading JSON, and noticing keys that are written twice.
 
 JSON lets the last of two equal keys win silently; a strict API must be able to say so.
-The usual text has no duplicates, and proving that is cheap: every key is followed by a
-quote and a colon, so if such places are no more than the keys that were decoded, none was
-lost. Only otherwise is the text read again by the slower parser that sees every pair.
+The usual text has no duplicates, and proving that is cheap: a key ends in a quote and a
+colon, so if the text has no more such places than the decoded value has when it is written
+again, no key was lost. Only otherwise is the text read by the slower parser that sees
+every pair.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import msgspec
 
-_AFTER_KEY = re.compile(rb'"[ \t\r\n]*:')
+_WHITE_SPACE = b" \t\r\n"
+_END_OF_KEY = b'":'
+# A quote within a string that does not look like one, and would spoil the count.
+_HIDDEN_QUOTE = b"\\u0022"
 
 
 class JsonError(ValueError):
@@ -32,22 +35,19 @@ def load_json(data: bytes) -> tuple[Any, list[str]]:
         raise JsonError(str(error)) from None
     except RecursionError:
         raise JsonError("exceeded max depth") from None
-    if len(_AFTER_KEY.findall(data)) == _count_keys(value):
-        return value, []
-    return value, find_duplicates(data)
+    return value, [] if _has_every_key(data, value) else find_duplicates(data)
 
 
-def _count_keys(value: Any) -> int:
-    count = 0
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if type(item) is dict:
-            count += len(item)
-            waiting += [child for child in item.values() if type(child) in (dict, list)]
-        elif type(item) is list:
-            waiting += [child for child in item if type(child) in (dict, list)]
-    return count
+def _has_every_key(data: bytes, value: Any) -> bool:
+    """Surely no key was written twice. A quote and a colon within a string only costs time."""
+    if _HIDDEN_QUOTE in data:
+        return False
+    try:
+        written = msgspec.json.encode(value)
+    except (OverflowError, ValueError):
+        return False
+    places = data.translate(None, _WHITE_SPACE).count(_END_OF_KEY)
+    return places == written.count(_END_OF_KEY)
 
 
 class _Pairs(list[tuple[str, Any]]):
