@@ -73,7 +73,15 @@ async def run_server(config: ClusterConfig, progress: Progress) -> None:
             from pybernetes.cluster.simulation import simulated_nodes
 
             with progress.step("simulated nodes"):
-                await stack.enter_async_context(simulated_nodes(plane, config))
+                await stack.enter_async_context(
+                    simulated_nodes(
+                        plane,
+                        config.simulated_nodes,
+                        pod_network=config.pod_network,
+                        cluster_domain=config.cluster_domain,
+                        dns_address=str(config.dns_address),
+                    )
+                )
         elif config.has("agent"):
             from pybernetes.cluster.node import local_node
 

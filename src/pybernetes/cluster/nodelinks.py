@@ -1,0 +1,60 @@
+"""How the API server reaches the agents of nodes: over HTTPS, or directly those of its own process.
+
+Simulated nodes have no port; their agents are called like a function. Everything above the
+transport (streams, refusals, authorization by the agent) is the same.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from pybernetes.api.user import MASTERS, UserInfo
+from pybernetes.apiserver.nodes import NodeEndpoint, dial_tls
+from pybernetes.wire.http import Peer
+from pybernetes.wire.memory import MemoryHttpClient
+
+if TYPE_CHECKING:
+    from pybernetes.apiserver.nodes import Dial
+    from pybernetes.cluster.pki import Pki
+    from pybernetes.wire.http import Handler, HttpTransport
+
+# Who the API server is to the agents of its own process: what its certificate says elsewhere.
+APISERVER = UserInfo("kube-apiserver-kubelet-client", (MASTERS,))
+
+
+class NodeLinks:
+    """Dials nodes by name if they are in this process, else by address."""
+
+    def __init__(self, keys: Pki | None = None) -> None:
+        self._keys = keys
+        # Agents of this process, by the name of their node.
+        self._local: dict[str, Handler] = {}
+        self._outside: Dial | None = None
+
+    def add(self, node: str, handler: Handler) -> None:
+        self._local[node] = handler
+
+    def remove(self, node: str) -> None:
+        self._local.pop(node, None)
+
+    def dial(self, endpoint: NodeEndpoint) -> HttpTransport:
+        """A fresh transport to an agent. Raises OSError for one that cannot be reached."""
+        handler = self._local.get(endpoint.node)
+        if handler is not None:
+            peer = Peer(address="127.0.0.1", secure=True, identity=APISERVER)
+            return MemoryHttpClient(handler, peer=peer)
+        if self._outside is None:
+            self._outside = dial_tls(self._context())
+        return self._outside(endpoint)
+
+    def _context(self) -> ssl.SSLContext:
+        """Our client certificate; the agent's must be of our CA, whatever name it is called by."""
+        if self._keys is None:
+            raise OSError("this API server has no certificate with which to reach nodes")
+        context = ssl.create_default_context(cafile=str(self._keys.ca.certificate))
+        # Agents are dialled by address; a node may get addresses its certificate does not name.
+        context.check_hostname = False
+        pair = self._keys.apiserver_kubelet
+        context.load_cert_chain(pair.certificate, pair.key)
+        return context
