@@ -58,17 +58,8 @@ class PodNetworkConfig:
     # "routes" where all nodes share a layer-2 network, else "vxlan".
     backend: str = "routes"
     table: str = "p8s-pods"
-    mtu: int = 1500
-
-    @property
-    def ground(self) -> Ground:
-        return Ground(
-            IPv4Address(self.node_address),
-            IPv4Network(self.pod_cidr),
-            IPv4Network(self.service_cidr),
-            self.mtu,
-            self.backend == "vxlan",
-        )
+    # 0: that of the interface which has the node's address.
+    mtu: int = 0
 
     @property
     def lease_dir(self) -> Path:
@@ -78,14 +69,8 @@ class PodNetworkConfig:
     def notes(self) -> Path:
         return self.state_dir / "sysctl.json"
 
-    def cni(self) -> CniConfig:
-        ground = self.ground
-        return CniConfig(
-            self.cni_conf_dir,
-            self.lease_dir,
-            mtu=ground.pod_mtu if ground.pod_mtu != 1500 else 0,
-            bridge=can_filter_bridges(),
-        )
+    def cni(self, mtu: int = 0) -> CniConfig:
+        return CniConfig(self.cni_conf_dir, self.lease_dir, mtu=mtu, bridge=can_filter_bridges())
 
 
 def table_script(config: PodNetworkConfig) -> str:
@@ -173,7 +158,8 @@ def prepare(config: PodNetworkConfig) -> None:
     """Everything that does not depend on the API: leak routes first, then the rest."""
     if config.backend not in ("routes", "vxlan"):
         raise NetworkError(f"--pod-network {config.backend}: choose routes or vxlan")
-    run_ip(routes.plan_routes(config.ground, (), leak_routes_only(our_routes())))
+    ground = look_around(config)
+    run_ip(routes.plan_routes(ground, (), leak_routes_only(our_routes())))
     run_nft(table_script(config))
     wanted = {FORWARDING: "1"}
     if can_filter_bridges():
@@ -186,9 +172,9 @@ def carry_out(
     config: PodNetworkConfig, pods: IPv4Network | None, peers: Sequence[routes.Peer]
 ) -> None:
     """Make the machine agree with what the API says: configuration, tunnel, routes."""
-    ground = config.ground
+    ground = look_around(config)
     if pods is not None:
-        cni.write_config(config.cni(), pods)
+        cni.write_config(config.cni(ground.pod_mtu), pods)
         if ground.vxlan:
             run_ip(routes.plan_tunnel(ground, pods, peers, link_names()))
             known = _json("bridge", "-json", "fdb", "show", "dev", VXLAN_LINK)
@@ -204,6 +190,25 @@ def carry_out(
                 peer.address,
             )
     run_ip(routes.plan_routes(ground, reachable, our_routes()))
+
+
+def look_around(config: PodNetworkConfig) -> Ground:
+    """The node's place in the network. Raises NetworkError if its address is not this machine's."""
+    for link in _json("ip", "-json", "-4", "address", "show"):
+        for entry in link.get("addr_info", ()):
+            if entry.get("local") == config.node_address:
+                return Ground(
+                    IPv4Address(config.node_address),
+                    IPv4Network(config.pod_cidr),
+                    IPv4Network(config.service_cidr),
+                    # Loopback's is no measure for what leaves.
+                    config.mtu or min(int(link.get("mtu", 1500)), 9000),
+                    config.backend == "vxlan",
+                )
+    raise NetworkError(
+        f"the node's address {config.node_address} is not an address of this machine;"
+        " see which there are with: ip -4 address"
+    )
 
 
 def leak_routes_only(existing: list[dict[str, Any]]) -> list[dict[str, Any]]:
