@@ -431,3 +431,25 @@ async def test_even_without_containerd_nothing_is_left(tmp_path: Path) -> None:
         assert not layout.directory.exists()
     finally:
         await asyncio.to_thread(remove_place, place)
+
+
+async def test_without_overlay_layers_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Overlay works on every machine at hand, so the answer has to be made up.
+    monkeypatch.setattr(linux, "overlay_works", lambda directory: False)
+    place = make_place()
+    try:
+        async with place.containerd() as (_, runtime):
+            pod = await make_pod(runtime, tmp_path)
+            container_id = await pod.start(*FOR_EVER)
+            out, _, _ = await runtime.exec_sync(container_id, ["cat", "/proc/self/mounts"])
+            assert not out.startswith(b"overlay")
+            assert (await runtime.configuration())["containerd"]["snapshotter"] == "native"
+    finally:
+        await asyncio.to_thread(remove_place, place)
+
+
+async def test_the_cgroup_driver_is_told(runtime: CriRuntime) -> None:
+    driver = (await runtime.status()).cgroup_driver
+    assert driver == ("systemd" if linux.look_at_machine().has_systemd else "cgroupfs")

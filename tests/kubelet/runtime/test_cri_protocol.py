@@ -7,6 +7,7 @@ than the one at hand, broken, silent) are not here.
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -300,6 +301,11 @@ async def test_a_commands_timeout_is_told_from_the_runtimes(
     assert request.timeout == 1
 
 
+def config_with(options: dict[str, object]) -> str:
+    runtimes = {"runc": {"options": options}}
+    return json.dumps({"containerd": {"defaultRuntimeName": "runc", "runtimes": runtimes}})
+
+
 async def test_the_cgroup_driver_is_the_runtimes(runtime: CriRuntime, socket_path: Path) -> None:
     answers = {
         "RuntimeService/Status": pb.StatusResponse(),
@@ -309,9 +315,23 @@ async def test_the_cgroup_driver_is_the_runtimes(runtime: CriRuntime, socket_pat
     }
     async with serving(socket_path, answers):
         assert (await runtime.status()).cgroup_driver == "systemd"
-    del answers["RuntimeService/RuntimeConfig"]
-    async with serving(socket_path, answers):
-        assert (await runtime.status()).cgroup_driver == ""
+
+
+@pytest.mark.parametrize(
+    ("configuration", "driver"),
+    [
+        ("{}", ""),
+        ("not json", ""),
+        (config_with({}), "cgroupfs"),
+        (config_with({"SystemdCgroup": True}), "systemd"),
+    ],
+)
+async def test_an_old_containerds_driver_is_in_its_configuration(
+    runtime: CriRuntime, socket_path: Path, configuration: str, driver: str
+) -> None:
+    answer = {"RuntimeService/Status": pb.StatusResponse(info={"config": configuration})}
+    async with serving(socket_path, answer):
+        assert (await runtime.status()).cgroup_driver == driver
 
 
 # --- events ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 from pybernetes.aio.backoff import Backoff
@@ -35,7 +37,6 @@ from pybernetes.kubelet.runtime.pauseimage import PAUSE_IMAGE_NAME, pause_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from random import Random
     from types import TracebackType
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,13 @@ LONGEST_SOCKET_PATH = 107
 LOG_LIMIT_BYTES = 10 * 1024 * 1024
 
 START_TIME = timedelta(seconds=30)
+KNOWN_TIME = timedelta(seconds=10)
 STOP_TIME = timedelta(seconds=10)
 RESTART = Backoff(timedelta(milliseconds=200), timedelta(seconds=30), jitter=0.2)
+
+
+# A line of `ctr images import`, once for every name.
+UNPACKED = re.compile(r"^unpacking (\S+) \(", re.MULTILINE)
 
 
 class ContainerdProblem(ContainerRuntimeError):
@@ -124,7 +130,6 @@ class Containerd:
         self._options = options
         self._random = random
         self._layout = Layout(options.directory)
-        self._snapshotter = "overlayfs"
         # The running containerd, ours by birth or adoption.
         self._process: linux.ProcessHandle | None = None
         # Both set while the context is entered.
@@ -199,13 +204,13 @@ class Containerd:
         options, layout = self._options, self._layout
         for directory in (layout.root, layout.state, layout.temporary, layout.registries):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
-        self._snapshotter = "overlayfs" if linux.overlay_works(layout.root) else "native"
         cni_bin_dir = options.cni_bin_dir or find_cni_bin_dir()
         assert cni_bin_dir is not None
         text = config_text(
             layout,
             linux.look_at_machine(),
-            snapshotter=self._snapshotter,
+            # Without overlay (old kernels, odd filesystems) every layer is copied.
+            snapshotter="overlayfs" if linux.overlay_works(layout.root) else "native",
             cni_conf_dir=options.cni_conf_dir,
             cni_bin_dir=cni_bin_dir,
             pause_image=options.pause_image or PAUSE_IMAGE_NAME,
@@ -333,7 +338,7 @@ class Containerd:
         with tempfile.NamedTemporaryFile(dir=self._layout.temporary, suffix=".tar") as file:
             file.write(content)
             file.flush()
-            await import_archive(Path(file.name), self.socket_path, snapshotter=self._snapshotter)
+            await import_archive(Path(file.name), self.socket_path)
 
     # --- watching and stopping --------------------------------------------------------------------
 
@@ -371,26 +376,60 @@ class Containerd:
             process.close()
 
 
-async def import_archive(path: Path, socket_path: str, *, snapshotter: str = "overlayfs") -> None:
-    """Import an image archive into a containerd. Raises ContainerRuntimeError with ctr's words."""
-    process = await asyncio.create_subprocess_exec(
-        "ctr",
-        f"--address={socket_path}",
-        "--namespace=k8s.io",
-        "images",
-        "import",
-        f"--snapshotter={snapshotter}",
-        str(path),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+async def import_archive(path: Path, socket_path: str) -> list[str]:
+    """Import an image archive into a containerd; the names it now knows.
+
+    Raises RuntimeUnavailable, or ContainerRuntimeError with the words of ctr.
+    """
+    runtime = CriRuntime(socket_path, random=Random(0))
     try:
-        output, _ = await process.communicate()
+        configuration = await runtime.configuration()
+        snapshotter = (configuration.get("containerd") or {}).get("snapshotter") or "overlayfs"
+        output = await _run_ctr(
+            f"--address={socket_path}",
+            "--namespace=k8s.io",
+            "images",
+            "import",
+            f"--snapshotter={snapshotter}",
+            str(path),
+        )
+        names = [found[1] for found in UNPACKED.finditer(output)]
+        # CRI hears of new images by an event; whoever starts a pod now must not be earlier.
+        async with asyncio.timeout(KNOWN_TIME.total_seconds()):
+            for name in names:
+                await _until_known(runtime, name)
+    except TimeoutError:
+        log.warning("imported images are not known to CRI yet: %s", ", ".join(names))
+    finally:
+        runtime.close()
+    return names
+
+
+async def _until_known(runtime: CriRuntime, name: str) -> None:
+    while True:
+        if await runtime.image_status(name) is not None:
+            return
+        await asyncio.sleep(0.01)
+
+
+async def _run_ctr(*arguments: str) -> str:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "ctr",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except FileNotFoundError:
+        raise ContainerdProblem("ctr is not installed: apt-get install containerd") from None
+    try:
+        raw, _ = await process.communicate()
     except asyncio.CancelledError:
         process.kill()
         await process.wait()
         raise
+    output = raw.decode(errors="replace")
     if process.returncode != 0:
-        reason = output.decode(errors="replace").strip()
-        raise ContainerRuntimeError(f"importing images into containerd failed: {reason}")
+        raise ContainerRuntimeError(f"importing images into containerd failed: {output.strip()}")
+    return output

@@ -9,10 +9,11 @@ Rule: who waits for this runtime waits at most for a deadline, and is told which
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pybernetes.kubelet.runtime import cri_messages as messages
 from pybernetes.kubelet.runtime.cri_events import EventPump
@@ -96,6 +97,8 @@ class CriRuntime:
         self._pump = EventPump(
             self, self._channel, self._events.publish, random=random, relist=relist_interval
         )
+        # Empty until it was told, or if the runtime does not tell.
+        self._known_cgroup_driver = ""
         # Both set while the context is entered.
         self._tasks: asyncio.TaskGroup | None = None
         self._pumping: asyncio.Task[None] | None = None
@@ -153,17 +156,31 @@ class CriRuntime:
         )
 
     async def _cgroup_driver(self) -> str:
+        # It cannot change while the runtime runs, and statuses are asked for often.
+        if not self._known_cgroup_driver:
+            self._known_cgroup_driver = await self._ask_cgroup_driver()
+        return self._known_cgroup_driver
+
+    async def _ask_cgroup_driver(self) -> str:
         try:
             reply = await self._ask(
                 "RuntimeConfig", pb.RuntimeConfigRequest(), pb.RuntimeConfigResponse
             )
         except RpcFailed as error:
-            if error.unimplemented:
-                # containerd before 2.0 does not say. Ours is started with the driver that fits
-                # the machine, and a foreign one without systemd can only use cgroupfs.
-                return ""
-            raise
+            if not error.unimplemented:
+                raise
+            # containerd before 2.0 does not say, but shows its configuration.
+            return driver_in(await self.configuration())
         return "systemd" if reply.linux.cgroup_driver == pb.SYSTEMD else "cgroupfs"
+
+    async def configuration(self) -> dict[str, Any]:
+        """containerd's configuration of CRI, in its own words; empty for other runtimes."""
+        reply = await self._ask("Status", pb.StatusRequest(verbose=True), pb.StatusResponse)
+        try:
+            found = json.loads(reply.info.get("config", "{}"))
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     async def update_pod_cidr(self, cidr: str) -> None:
         config = pb.RuntimeConfig(network_config=pb.NetworkConfig(pod_cidr=cidr))
@@ -505,3 +522,14 @@ class CriRuntime:
         self, method: str, request: Message, reply: type[Reply], timeout: timedelta
     ) -> Reply:
         return await self._channel.call(method, request, reply, timeout=timeout.total_seconds())
+
+
+def driver_in(configuration: dict[str, Any]) -> str:
+    """The cgroup driver of containerd's default runtime; empty if it is not there."""
+    containerd = configuration.get("containerd") or {}
+    runtimes = containerd.get("runtimes") or {}
+    runtime = runtimes.get(containerd.get("defaultRuntimeName")) or {}
+    options = runtime.get("options")
+    if options is None:
+        return ""
+    return "systemd" if options.get("SystemdCgroup") else "cgroupfs"

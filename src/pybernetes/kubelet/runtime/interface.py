@@ -417,7 +417,7 @@ class RuntimeStatus:
     handlers: tuple[str, ...] = ("",)
     """Names a RuntimeClass may use; "" is the default one."""
     cgroup_driver: str = "cgroupfs"
-    """`cgroupfs` or `systemd`: the form `cgroup_parent` must have."""
+    """`cgroupfs` or `systemd`: the form `cgroup_parent` must have. Empty: the runtime does not say."""
 
     @property
     def runtime_ready(self) -> bool:
