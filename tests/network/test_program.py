@@ -54,7 +54,7 @@ def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_failures_carry_what_the_program_said() -> None:
-    with pytest.raises(NetworkError, match="cat /nowhere failed: .*: No such file or directory"):
+    with pytest.raises(NetworkError, match=r"cat /nowhere failed: .*: No such file or directory"):
         run_program(("cat", "/nowhere"))
 
 
