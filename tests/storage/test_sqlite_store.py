@@ -236,6 +236,15 @@ async def test_a_block_of_revisions_is_renewed_in_time(store: SqliteStore, path:
         assert after.revision > lease.revision
 
 
+async def test_relaxed_writes_wait_when_a_block_is_used_up(store: SqliteStore, path: Path) -> None:
+    """No time for the writer thread: a burst has to be slowed down, not refused."""
+    writes = (store.put("/lease", b"%d" % n, durability=RELAXED) for n in range(25_000))
+    results = await asyncio.gather(*writes)
+    assert [result.revision for result in results] == list(range(2, 25_002))
+    async with await SqliteStore.open(crash(path, "crashed.db")) as after:
+        assert after.revision > store.revision
+
+
 # ---- a disk that fails
 
 
@@ -494,3 +503,29 @@ async def test_a_backup_is_a_store_that_goes_on_elsewhere(store: SqliteStore, pa
         revision = restored.revision
     async with await SqliteStore.open(copy) as restored:
         assert restored.revision == revision
+
+
+async def test_a_backup_put_in_the_place_of_a_killed_store(
+    store: SqliteStore, path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log of the killed store is still there, and must not be applied to the backup."""
+    kept = await store.put("/a", b"1")
+    await store.backup(tmp_path / "backup.db")
+    for number in range(50):
+        await store.put(f"/{number}", bytes(1000))
+    killed = crash(path, "killed.db")
+    (tmp_path / "backup.db").rename(killed)
+    async with await SqliteStore.open(killed) as restored:
+        assert list((await restored.range("/")).items) == [kept]
+        assert restored.revision > 1_000_000
+    assert "was replaced" in caplog.text
+
+
+async def test_a_log_without_its_file_is_not_applied_to_a_new_one(
+    store: SqliteStore, path: Path
+) -> None:
+    await store.put("/a", b"1")
+    killed = crash(path, "killed.db")
+    killed.unlink()
+    with pytest.raises(StoreFailed, match="is missing, though its log"):
+        await SqliteStore.open(killed)

@@ -213,16 +213,18 @@ class DurableStore:
         # Nothing undecided or invisible is before a write if the queue is empty and the
         # commit under way, if there is one, only flushes what is visible already.
         is_first = not self._queue and (self._batch is None or not self._batch.entries)
-        if durability is Durability.RELAXED and is_first:
+        if durability is Durability.RELAXED and is_first and self._has_room():
             return result_of(self._apply_relaxed(write))
         pending = Pending(write, durability, self._loop.create_future())
         self._queue.append(pending)
         self._schedule_pump()
         return await pending.future
 
+    def _has_room(self) -> bool:
+        """Whether a relaxed write may go ahead of the disk any further."""
+        return self._last_revision < self._reserved and self._backlog.bytes <= BACKLOG_LIMIT_BYTES
+
     def _apply_relaxed(self, write: Write) -> Entry:
-        if self._last_revision >= self._reserved or self._backlog.bytes > BACKLOG_LIMIT_BYTES:
-            raise StoreFailed(f"too much waits for a disk that fails: {self._failure}")
         entry = self._decide(write, self._ledger.current(write.key))
         overwrites = entry.before is not None and entry.after is not None
         options = self._options
@@ -275,6 +277,9 @@ class DurableStore:
             return
         while self._queue:
             if self._queue[0].durability is Durability.RELAXED:
+                if not self._has_room() and not self._failure:
+                    self._start(self._new_batch())
+                    return
                 self._settle_relaxed(self._queue.popleft())
                 continue
             entries, outcomes = decide_queue(self._queue, self._ledger.current, self._decide)
@@ -293,6 +298,8 @@ class DurableStore:
         if pending.future.done():
             return
         try:
+            if not self._has_room():
+                raise StoreFailed(f"too much waits for the disk already: {self._failure}")
             entry = self._apply_relaxed(pending.write)
         except StoreError as error:
             pending.future.set_exception(error)

@@ -32,7 +32,14 @@ import apsw
 
 from pybernetes.aio.clock import Clock, SystemClock
 from pybernetes.storage.durable import REVISION_BLOCK, DurableOptions, DurableStore
-from pybernetes.storage.files import holder_of, remove_database, sync_directory
+from pybernetes.storage.files import (
+    has_log,
+    holder_of,
+    lock_of,
+    remove_database,
+    set_aside_foreign_log,
+    sync_directory,
+)
 from pybernetes.storage.journal import Commit, Opened, Row, Upkeep, UpkeepDone
 from pybernetes.storage.ledger import Gap, end_of
 from pybernetes.storage.store import Change, KeyValue, Problem, StoreFailed
@@ -59,6 +66,8 @@ STEP_REVISIONS = 5000
 STEP_ROWS = 500
 # Rows in one INSERT. SQLite allows 32,766 parameters and the statement cache 16 KiB of SQL.
 INSERT_ROWS = 256
+# More damaged objects than this, and than a tenth of all, are no store to go on with.
+DAMAGE_LIMIT = 10
 # A store restored from a backup goes on this far beyond it: more than can have been
 # written since, so that no revision is handed out twice.
 RESTORE_JUMP = 1_000_000_000
@@ -146,6 +155,8 @@ class SqliteJournal:
         self._path = path
         self._vfs = vfs or None
         self._connection: apsw.Connection | None = None
+        # The descriptor that keeps other processes out.
+        self._lock: int | None = None
         # Which file we opened, to notice when it is taken away.
         self._identity = (0, 0)
         self._floor = 0
@@ -158,13 +169,22 @@ class SqliteJournal:
 
     def open(self) -> Opened:
         with self._failures("open"):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_of(self._path)
             if not self._path.exists():
+                if has_log(self._path):
+                    raise StoreFailed(
+                        f"{self._path} is missing, though its log {self._path.name}-wal is there. "
+                        "Put the file back, or remove the log to begin with an empty cluster."
+                    )
                 self._create()
             elif self._path.stat().st_size == 0:
                 raise StoreFailed(
                     f"{self._path} is empty, so its contents are lost. Put back a backup, or "
                     "remove the file to begin with an empty cluster."
                 )
+            if aside := set_aside_foreign_log(self._path):
+                log.warning("%s was replaced: the old log is now %s", self._path, aside)
             connection = self._connect(self._path)
             self._connection = connection
             self._check_layout(connection)
@@ -178,7 +198,6 @@ class SqliteJournal:
 
     def _create(self) -> None:
         """Make the file under another name, so that there is never half a store."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_name(self._path.name + ".new")
         remove_database(fresh)
         # Secrets are in there; SQLite gives the log the same permissions.
@@ -221,6 +240,12 @@ class SqliteJournal:
         live, newest, problems = self._load_live()
         items, damaged, unreadable = self._load_items(live)
         problems += unreadable
+        if len(damaged) > max(DAMAGE_LIMIT, len(live) // 10):
+            # A cluster from which half the objects have vanished would tear itself down.
+            raise StoreFailed(
+                f"{self._path} is damaged: {len(damaged)} of {len(live)} objects cannot be read. "
+                "Put back a backup, or move the file away to begin with an empty cluster."
+            )
         newest = max(newest, self._floor)
         reserved = max(facts["reserved"], newest)
         revision = newest
@@ -524,13 +549,15 @@ class SqliteJournal:
     def close(self) -> None:
         """Let go of the file. What was committed stays in the log if it cannot be moved."""
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            connection.close()
-        except apsw.Error as error:
-            log.warning("%s: closed without a check-point: %s", self._path, error)
-            connection.close(force=True)
+        if connection is not None:
+            try:
+                connection.close()
+            except apsw.Error as error:
+                log.warning("%s: closed without a check-point: %s", self._path, error)
+                connection.close(force=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     # ---- the edge
 
@@ -565,7 +592,7 @@ class SqliteJournal:
         """Say what SQLite's errors mean, and what to do."""
         try:
             yield
-        except apsw.BusyError as error:
+        except (apsw.BusyError, BlockingIOError) as error:
             raise StoreFailed(
                 f"{self._path} is in use by {holder_of(self._path)}. Two servers cannot share "
                 "a data directory: stop the other one, or give this one its own."
