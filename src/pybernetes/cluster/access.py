@@ -7,7 +7,6 @@ a test signs tokens with a key of the moment and tells nobody where it is.
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -29,9 +28,10 @@ from pybernetes.apiserver.bootstrap.ensure import ensure_first_objects
 from pybernetes.apiserver.bootstrap.objects import SERVICE_NETWORK, ServerFacts
 from pybernetes.apiserver.discovery import Discovery
 from pybernetes.apiserver.hooks import AuthenticatorUnion
-from pybernetes.apiserver.nodes import Nodes, dial_tls
+from pybernetes.apiserver.nodes import Nodes
 from pybernetes.apiserver.services import ServiceAddresses
 from pybernetes.apiserver.streams import stream_handlers
+from pybernetes.cluster.nodelinks import NodeLinks
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network
@@ -71,7 +71,9 @@ def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
         authorizer=authorizer,
         admission=admission_chain(world, addresses),
         connects={
-            **stream_handlers(server.backend, Nodes(server.backend, _dial(options))),
+            **stream_handlers(
+                server.backend, Nodes(server.backend, options.dial or NodeLinks(options.pki).dial)
+            ),
             ("", "serviceaccounts", "token"): TokenIssuer(server.backend, key),
             **identity_reviews(accounts, joining, server.clock),
             **access_reviews(authorizer),
@@ -97,19 +99,6 @@ def facts_of(options: AccessOptions) -> ServerFacts:
         client_ca=_pem(options.pki, "ca"),
         front_proxy_ca=_pem(options.pki, "front_proxy_ca"),
     )
-
-
-def _dial(options: AccessOptions) -> Dial:
-    """How kubelets are reached: they show a certificate of our CA, and we show them ours."""
-    if options.dial is not None:
-        return options.dial
-    # Without the CAs of the system: they vouch for nobody here.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if options.pki is not None:
-        pair, ca = options.pki.apiserver_kubelet, options.pki.ca
-        context.load_verify_locations(ca.certificate)
-        context.load_cert_chain(pair.certificate, pair.key)
-    return dial_tls(context)
 
 
 def _pem(pki: Pki | None, name: str) -> str:

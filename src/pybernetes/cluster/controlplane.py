@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from pybernetes.api.user import MASTERS, UserInfo, service_account_user
 from pybernetes.apiserver import ApiServer, ServerConfig
 from pybernetes.client import Caches, Client, EventRecorder, EventWriter
 from pybernetes.cluster.access import AccessOptions, bootstrap, make_plugins
+from pybernetes.cluster.nodelinks import NodeLinks
 from pybernetes.cluster.progress import Progress
 from pybernetes.controllers import ControllerContext, ControllerOptions, run_controllers
 from pybernetes.scheduler import run_scheduler
@@ -63,8 +64,10 @@ class ControlPlaneOptions:
 class ControlPlane:
     """A running control plane, and how components in its process reach it."""
 
-    def __init__(self, server: ApiServer, clock: Clock, random: Random) -> None:
+    def __init__(self, server: ApiServer, clock: Clock, random: Random, links: NodeLinks) -> None:
         self.server, self.clock, self.random = server, clock, random
+        # How the server reaches node agents; those of this process enter themselves here.
+        self.links = links
         self._clients: dict[str, Client] = {}
         self.caches = Caches(self.client_as(CONTROLLER_MANAGER), random=random, lifetime=None)
         self.events = EventWriter(self.client_as(CONTROLLER_MANAGER), clock=clock, random=random)
@@ -100,16 +103,18 @@ async def control_plane(
     """Run a control plane over the store while the block runs."""
     options = options or ControlPlaneOptions()
     progress = progress or Progress()
+    links = NodeLinks(options.access.pki)
+    access = replace(options.access, dial=links.dial)
     with progress.step("API server"):
         server = ApiServer(
             store,
             clock,
             random,
             options.server,
-            make_plugins=lambda server: make_plugins(server, options.access),
+            make_plugins=lambda server: make_plugins(server, access),
         )
         await server.__aenter__()
-    plane = ControlPlane(server, clock, random)
+    plane = ControlPlane(server, clock, random, links)
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -117,7 +122,7 @@ async def control_plane(
                 tasks.create_task(plane.events.run(), name="events"),
             ]
             with progress.step("bootstrap objects"):
-                await bootstrap(plane.admin, server, options.access)
+                await bootstrap(plane.admin, server, access)
             for name, start in _components(plane, options):
                 running.append(tasks.create_task(_supervise(name, start, random), name=name))
             try:

@@ -6,6 +6,7 @@ disagree about where something lies.
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
             rules=RulesetConfig(service_cidr=self.service_cidr, pod_cidr=self.pod_cidr),
             exempt=frozenset({self.dns_address}),
         )
+
+    @property
+    def networks(self) -> tuple[IPv4Network, IPv4Network]:
+        """The ranges of services and pods."""
+        return IPv4Network(self.service_cidr), IPv4Network(self.pod_cidr)
 
     @property
     def _cni_conf_dir(self) -> Path:

@@ -14,7 +14,6 @@ import gc
 import logging
 import resource
 import signal
-import ssl
 import sys
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from pybernetes.cluster.access import AccessOptions
 from pybernetes.cluster.config import ConfigError, local_address
 from pybernetes.cluster.controlplane import ControlPlaneOptions, control_plane
 from pybernetes.cluster.process import hold_pid_file
+from pybernetes.cluster.serving import serving_context
 from pybernetes.cluster.signing import CaSigner
 from pybernetes.controllers import ControllerOptions
 from pybernetes.storage import SqliteStore, StoreError
@@ -84,8 +84,10 @@ async def run_server(config: ClusterConfig, progress: Progress) -> None:
                 )
         elif config.has("agent"):
             from pybernetes.cluster.node import local_node
+            from pybernetes.cluster.nodesettings import local_settings
 
-            await stack.enter_async_context(local_node(plane, config, progress))
+            settings = local_settings(config, advertised(config))
+            await stack.enter_async_context(local_node(plane, config, settings, progress))
         # What was made by now stays: no collection has to look at it again.
         gc.collect()
         gc.freeze()
@@ -151,17 +153,6 @@ async def start_control_plane(
         host = address
     kubeconfigs.write_admin(config.kubeconfig, keys, f"https://{host}:{config.port}")
     return plane
-
-
-def serving_context(pair: pki.KeyPair, client_ca: pki.KeyPair) -> ssl.SSLContext:
-    """TLS for a server that looks at client certificates of our CA, if one is shown."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(pair.certificate, pair.key)
-    context.load_verify_locations(client_ca.certificate)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def advertised(config: ClusterConfig) -> str:
