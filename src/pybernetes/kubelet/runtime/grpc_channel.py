@@ -74,6 +74,7 @@ class GrpcChannel:
         unary: UnaryUnaryMethod[Message, Reply] = UnaryUnaryMethod(
             self._open(), method, type(request), reply
         )
+        # grpclib asserts where a connection that breaks in the middle of an answer cuts it short.
         try:
             return await unary(request, timeout=timeout, metadata=metadata)
         except (GRPCError, OSError, StreamTerminatedError, ProtocolError, AssertionError) as error:
