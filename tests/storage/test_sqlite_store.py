@@ -236,6 +236,7 @@ async def test_a_block_of_revisions_is_renewed_in_time(store: SqliteStore, path:
         assert after.revision > lease.revision
 
 
+@pytest.mark.slow
 async def test_relaxed_writes_wait_when_a_block_is_used_up(store: SqliteStore, path: Path) -> None:
     """No time for the writer thread: a burst has to be slowed down, not refused."""
     writes = (store.put("/lease", b"%d" % n, durability=RELAXED) for n in range(25_000))

@@ -522,6 +522,7 @@ class StoreContract:
 
     # ---- properties
 
+    @pytest.mark.slow
     def test_any_history_is_ordered_unique_and_complete(self) -> None:
         @settings(
             max_examples=self.examples,
@@ -628,6 +629,7 @@ class DurableStoreContract(StoreContract):
         assert await store.get("/a") == again
         await store.close()
 
+    @pytest.mark.slow
     def test_any_history_survives_reopening(self) -> None:
         @settings(
             max_examples=self.examples,
