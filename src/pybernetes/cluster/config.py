@@ -16,6 +16,8 @@ import msgspec
 
 FILE_NAME = "cluster.json"
 DEFAULT_PORT = 6443
+# What a machine without any network is reached at by its own pods; see server.advertised.
+LONELY_ADDRESS = "198.18.255.254"
 KUBELET_PORT = 10250
 PARTS = ("agent", "scheduler", "controllers", "proxy", "dns")
 
@@ -154,7 +156,7 @@ def default_node_name() -> str:
 
 
 def local_address() -> str:
-    """The address this machine would be reached at; loopback where there is no route out.
+    """The address this machine would be reached at; empty where nothing leads out of it.
 
     Connecting a UDP socket sends nothing: it only asks the kernel which source it would use.
     """
@@ -163,7 +165,7 @@ def local_address() -> str:
             probe.connect(("192.0.2.1", 9))
             return str(probe.getsockname()[0])
         except OSError:
-            return "127.0.0.1"
+            return ""
 
 
 def _network(text: str, flag: str) -> IPv4Network:

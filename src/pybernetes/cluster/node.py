@@ -19,6 +19,7 @@ from pybernetes.api.core.nodestate import is_ready
 from pybernetes.api.types.core_v1 import Node
 from pybernetes.api.user import MASTERS, NODES, UserInfo
 from pybernetes.cluster import nodesettings, pki
+from pybernetes.cluster.config import LONELY_ADDRESS
 from pybernetes.cluster.controlplane import RESTARTS
 from pybernetes.cluster.serving import serving_context
 from pybernetes.kubelet import Kubelet, KubeletConfig
@@ -28,6 +29,7 @@ from pybernetes.kubelet.server import KubeletServer
 from pybernetes.network.dns.forward import parse_resolv_conf
 from pybernetes.network.dns.service import DnsConfig, cluster_dns
 from pybernetes.network.podnetwork import pod_network
+from pybernetes.network.program import run_ip
 from pybernetes.network.proxy.proxy import service_proxy
 from pybernetes.wire.server import serve
 
@@ -89,6 +91,8 @@ async def node_agent(
 ) -> AsyncIterator[None]:
     """Run a node while the block runs; entered when the node is Ready."""
     nodesettings.save(settings)
+    if settings.address == LONELY_ADDRESS:
+        await asyncio.to_thread(add_lonely_address)
     async with AsyncExitStack() as stack:
         socket = settings.runtime_socket
         if not socket:
@@ -142,6 +146,11 @@ async def node_agent(
         with progress.step(f"node {settings.name} is ready"):
             await wait_ready(connection.caches, settings.name)
         yield
+
+
+def add_lonely_address() -> None:
+    """Give a machine without any network an address that its pods can reach."""
+    run_ip([f"address replace {LONELY_ADDRESS}/32 dev lo"])
 
 
 async def wait_ready(caches: Caches, name: str) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from pybernetes.aio.clock import SystemClock
 from pybernetes.cluster import kubeconfigs, pki
 from pybernetes.cluster.access import AccessOptions
-from pybernetes.cluster.config import ConfigError, local_address
+from pybernetes.cluster.config import LONELY_ADDRESS, ConfigError, local_address
 from pybernetes.cluster.controlplane import ControlPlaneOptions, control_plane
 from pybernetes.cluster.process import hold_pid_file
 from pybernetes.cluster.serving import serving_context
@@ -156,12 +156,16 @@ async def start_control_plane(
 
 
 def advertised(config: ClusterConfig) -> str:
-    """The address at which nodes and pods reach the API server."""
+    """The address at which nodes and pods reach the API server.
+
+    Loopback will not do: every pod has one of its own. A machine without any network gets an
+    address of the range for tests (RFC 2544), on its own loopback interface.
+    """
     if config.advertise_address:
         return config.advertise_address
     if config.bind_address not in ("0.0.0.0", "127.0.0.1"):
         return config.bind_address
-    return local_address()
+    return local_address() or LONELY_ADDRESS
 
 
 def server_names(config: ClusterConfig, address: str) -> list[str]:

@@ -14,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from pybernetes.cluster import isolation, nodesettings, process
+from pybernetes.cluster.config import LONELY_ADDRESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ def remove_node(node: NodeSettings) -> None:
     """Containers, mounts, processes, cgroups; rules, links and routes; the node's directory."""
     from pybernetes.kubelet.runtime import containerd_removal, linux
     from pybernetes.network import podnetwork
-    from pybernetes.network.program import NetworkError
+    from pybernetes.network.program import NetworkError, run_ip
     from pybernetes.network.proxy.rules import remove_rules
 
     # Without its namespace there is no network of the node left to remove.
@@ -58,6 +59,8 @@ def remove_node(node: NodeSettings) -> None:
         )
         if is_there or not node.namespace:
             podnetwork.remove_all_traces(node.pod_network())
+            if node.address == LONELY_ADDRESS:
+                run_ip([f"address delete {LONELY_ADDRESS}/32 dev lo"], force=True)
             # Without nft there cannot be any rules of ours.
             with suppress(NetworkError):
                 remove_rules(node.service_proxy().rules.table)
