@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from pybernetes.kubelet import Kubelet
     from tests.kubelet.conftest import Node

@@ -16,9 +16,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pybernetes.api.types.core_v1 import Node, Pod
-from pybernetes.apimachinery.meta import Key
 from pybernetes.apimachinery.quantity import int_value
 from pybernetes.kubelet.adoption import Found
+from pybernetes.kubelet.agent import Agent
 from pybernetes.kubelet.context import NodeContext
 from pybernetes.kubelet.images import Images
 from pybernetes.kubelet.machine_facts import SIMULATED, look_at_machine
@@ -32,6 +32,8 @@ from pybernetes.kubelet.runtime.interface import (
     EventKind,
     SandboxNotFound,
 )
+from pybernetes.kubelet.server import KubeletServer
+from pybernetes.kubelet.stats import StatsPages
 from pybernetes.kubelet.worker import PodWorker
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         SandboxStatus,
         SandboxSummary,
     )
+    from pybernetes.kubelet.server import Authenticate, Authorize
 
 log = logging.getLogger(__name__)
 
@@ -273,11 +276,21 @@ class Kubelet:
     def workers(self) -> list[PodWorker]:
         return list(self._workers.values())
 
-    def worker_of(self, key: Key) -> PodWorker | None:
+    def worker_named(self, namespace: str, name: str) -> PodWorker | None:
         """The worker of the pod with that name; the newest, if a namesake is still going."""
         found = None
         for worker in self._workers.values():
             meta = worker.state.pod.metadata
-            if Key(meta.namespace, meta.name) == key:
+            if (meta.namespace, meta.name) == (namespace, name):
                 found = worker
         return found
+
+    def server(self, *, authenticate: Authenticate, authorize: Authorize) -> KubeletServer:
+        """The node's HTTPS API; whoever composes the process opens the socket for it."""
+        pages = StatsPages(self)
+        return KubeletServer(
+            Agent(self),
+            authenticate=authenticate,
+            authorize=authorize,
+            more={"/stats/summary": pages.summary, "/metrics/resource": pages.resource},
+        )

@@ -104,6 +104,8 @@ class PodWorker:
         self._group: asyncio.TaskGroup | None = None
         self._held = references_of(pod)
         self._unsubscribe: list[Callable[[], None]] = []
+        # Who waits for which container (by id) to end.
+        self._awaited: list[tuple[str, asyncio.Future[None]]] = []
         # Containers that were running when we came: their probes need not all begin at once.
         self._adopted = {
             r.latest.id for r in self._state.containers.values() if r.latest is not None
@@ -117,6 +119,26 @@ class PodWorker:
     def pod(self) -> Pod:
         """The newest version of the object, with the status as we see it."""
         return self._status.pod_now(self._state)
+
+    def ended(self, container_id: str) -> asyncio.Future[None]:
+        """Done when that container does not run any more."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awaited.append((container_id, future))
+        self._tell_ended()
+        return future
+
+    def _tell_ended(self) -> None:
+        running = {
+            record.latest.id
+            for record in self._state.containers.values()
+            if record.latest is not None and not record.latest.ended
+        }
+        if self._state.stage.is_over:
+            running.clear()
+        for container_id, future in self._awaited:
+            if container_id not in running and not future.done():
+                future.set_result(None)
+        self._awaited = [entry for entry in self._awaited if not entry[1].done()]
 
     def post(self, event: Event) -> None:
         self._inbox.put_nowait(event)
@@ -147,6 +169,9 @@ class PodWorker:
         for task in (*self._tasks.values(), *self._probes.values()):
             task.cancel()
         self._status.stop()
+        for _, future in self._awaited:
+            if not future.done():
+                future.set_result(None)
 
     # --- stepping ---------------------------------------------------------------------------------
 
@@ -161,6 +186,8 @@ class PodWorker:
             self._begin(action)
         self._set_timer(step.wake_at, now)
         self._sync_probes()
+        if self._awaited:
+            self._tell_ended()
         if self._state.stage is not PodStage.GONE:
             self._status.look()
 
