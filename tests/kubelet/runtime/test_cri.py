@@ -293,6 +293,24 @@ async def test_exec_moves_a_megabyte_both_ways(place: Place, runtime: CriRuntime
     assert cause["message"] == "9"
 
 
+async def test_who_attaches_talks_with_the_container_and_leaves_it_alone(
+    place: Place, runtime: CriRuntime, pod: Pod
+) -> None:
+    container_id = await pod.start("cat", stdin=True)
+    stream = await runtime.attach(container_id, stdin=True)
+    async with asyncio.timeout(30):
+        connection = await open_stream(place, stream, "v4.channel.k8s.io")
+        async with SpdySession(connection, client=True) as session:
+            process = await open_over_spdy(session, Wanted(stdin=True, stdout=True, stderr=True))
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(b"hello\n")
+            assert await process.stdout.read() == b"hello\n"
+    status = await runtime.container_status(container_id)
+    assert status.state is ContainerState.RUNNING
+    assert [line["text"] for line in read_log(runtime, status.log_path)] == ["hello"]
+
+
 async def test_a_port_is_forwarded(place: Place, runtime: CriRuntime, pod: Pod) -> None:
     await pod.start("nc", "-ll", "-p", "7000", "-e", "cat")
     stream = await runtime.port_forward(pod.id, [7000])
