@@ -77,7 +77,9 @@ async def ask(
     peer = Peer(address="127.0.0.1", subject=subject, identity=identity, secure=True)
     client = MemoryHttpClient(plane.server.handle, peer=peer)
     data = b"" if body is None else msgspec.json.encode(body)
-    said = [("content-type", "application/json"), *headers]
+    said = list(headers)
+    if not any(name.lower() == "content-type" for name, _ in said):
+        said.append(("content-type", "application/json"))
     response = await client.request(method, path, headers=said, body=data)
     answer = await response.read()
     try:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pybernetes.apiserver.admission.certificates import CertificateRequests
 from pybernetes.apiserver.admission.default_tolerations import DefaultTolerationSeconds
+from pybernetes.apiserver.admission.escalation import Escalation
 from pybernetes.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
+from pybernetes.apiserver.admission.node_restriction import NodeRestriction
 from pybernetes.apiserver.admission.priority import Priority
 from pybernetes.apiserver.admission.service_account import ServiceAccounts
 from pybernetes.apiserver.admission.world import World
@@ -25,8 +28,11 @@ __all__ = ["PLUGINS", "World", "admission_chain"]
 PLUGINS: tuple[Callable[[World], Admission], ...] = (
     NamespaceLifecycle,
     ServiceAccounts,
+    NodeRestriction,
     Priority,
     DefaultTolerationSeconds,
+    CertificateRequests,
+    Escalation,
 )
 
 
