@@ -77,7 +77,7 @@ async def local_node(
         clock=plane.clock,
         random=plane.random,
     )
-    async with node_agent(connection, settings, pair, keys.ca, progress):
+    async with node_agent(connection, settings, pair, keys.ca.certificate, progress):
         yield
 
 
@@ -86,7 +86,7 @@ async def node_agent(
     connection: Connection,
     settings: NodeSettings,
     pair: pki.KeyPair,
-    client_ca: pki.KeyPair,
+    client_ca: Path,
     progress: Progress,
 ) -> AsyncIterator[None]:
     """Run a node while the block runs; entered when the node is Ready."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from pybernetes.cluster.pki import KeyPair
 from pybernetes.cluster.preflight import cni_directory
 from pybernetes.kubelet.runtime.containerd import ContainerdOptions
 from pybernetes.network.podnetwork import PodNetworkConfig
@@ -54,6 +55,16 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def kubeconfig(self) -> Path:
         return self.directory / "kubeconfig"
+
+    @property
+    def pair(self) -> KeyPair:
+        """Client and serving certificate of a node that is not in the server's process."""
+        return KeyPair(self.directory / "node.crt", self.directory / "node.key")
+
+    @property
+    def client_ca(self) -> Path:
+        """The CA of the certificates that its HTTPS server looks at."""
+        return self.directory / "ca.crt"
 
     @property
     def log_file(self) -> Path:

@@ -213,6 +213,12 @@ def sign(
     return certificate.public_bytes(serialization.Encoding.PEM), expires
 
 
+def copy_pair(source: KeyPair, target: KeyPair) -> None:
+    """Give a node's directory its own copy of its key pair."""
+    _write(target.key, source.key.read_bytes(), mode=0o600)
+    _write(target.certificate, source.certificate.read_bytes(), mode=0o644)
+
+
 def ca_hash(certificate_pem: bytes) -> str:
     """`sha256:<hex>` of the CA's public key, as kubeadm prints it for joining nodes."""
     from cryptography import x509

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pybernetes.cluster.config import ClusterConfig
-
 # A server asked to stop flushes and closes within this; then it is killed.
 STOP_SECONDS = 20
 
@@ -70,8 +68,8 @@ def running_pid(path: Path) -> int | None:
         os.close(descriptor)
 
 
-def start(config: ClusterConfig, *, prefix: Sequence[str] = ()) -> int:
-    """Start `p8s server` in the background; the read end of its progress pipe.
+def start(arguments: Sequence[str], log_file: Path, *, prefix: Sequence[str] = ()) -> int:
+    """Start `p8s <arguments>` in the background; the read end of its progress pipe.
 
     `prefix` is put before the command: what enters a network namespace.
     """
@@ -81,11 +79,10 @@ def start(config: ClusterConfig, *, prefix: Sequence[str] = ()) -> int:
         sys.executable,
         "-m",
         "pybernetes",
-        "server",
-        f"--data-dir={config.data_dir}",
+        *arguments,
         f"--progress-fd={writing}",
     ]
-    with config.log_file.open("ab") as log:
+    with log_file.open("ab") as log:
         subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -29,6 +29,8 @@ from pybernetes.cluster.process import hold_pid_file
 from pybernetes.cluster.serving import serving_context
 from pybernetes.cluster.signing import CaSigner
 from pybernetes.controllers import ControllerOptions
+from pybernetes.kubelet.runtime.interface import ContainerRuntimeError
+from pybernetes.network.program import NetworkError
 from pybernetes.storage import SqliteStore, StoreError
 from pybernetes.wire.server import serve
 
@@ -52,9 +54,7 @@ def serve_until_signalled(config: ClusterConfig, progress: Progress) -> int:
         try:
             asyncio.run(run_server(config, progress))
         except Exception as error:
-            # Known ways to fail say all in their sentence; for the others the trace is needed.
-            known = isinstance(innermost(error), (OSError, StoreError, ConfigError))
-            log.critical("%s", innermost(error), exc_info=None if known else error)
+            report_failure(error)
             return 1
         finally:
             progress.close()
@@ -88,10 +88,7 @@ async def run_server(config: ClusterConfig, progress: Progress) -> None:
 
             settings = local_settings(config, advertised(config))
             await stack.enter_async_context(local_node(plane, config, settings, progress))
-        # What was made by now stays: no collection has to look at it again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        freeze_what_is_there()
         log.info("ready")
         progress.ready()
         await stopped.wait()
@@ -139,7 +136,7 @@ async def start_control_plane(
                     plane.server.handle,
                     host=config.bind_address,
                     port=config.port,
-                    tls=serving_context(keys.apiserver, keys.ca),
+                    tls=serving_context(keys.apiserver, keys.ca.certificate),
                 )
             )
         except OSError as error:
@@ -199,6 +196,22 @@ def raise_file_limit() -> None:
     wanted = min(hard, 1_048_576) if hard != resource.RLIM_INFINITY else 1_048_576
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def freeze_what_is_there() -> None:
+    """What was made by the end of the start stays: no collection has to look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def report_failure(error: Exception) -> None:
+    """Known ways to fail say all in their sentence; for the others the trace is needed."""
+    cause = innermost(error)
+    known = isinstance(
+        cause, (OSError, StoreError, ConfigError, NetworkError, ContainerRuntimeError)
+    )
+    log.critical("%s", cause, exc_info=None if known else error)
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -13,6 +13,7 @@ from pybernetes.cluster import config as cluster_config
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from pybernetes.cluster.config import ClusterConfig
     from pybernetes.cluster.progress import Step
@@ -36,12 +37,45 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError(
             "\n  ".join(["this machine is not ready:", *(p.sentence for p in found)])
         )
-    cluster_config.save(config)
     started = time.monotonic()
-    _follow(config, process.start(config))
+    if config.isolated_nodes:
+        _start_isolated(config)
+    else:
+        cluster_config.save(config)
+        _start_server(config)
     print(f"ready after {time.monotonic() - started:.1f} s")
     _say_what_next(config)
     return 0
+
+
+def _start_server(config: ClusterConfig, prefix: Sequence[str] = ()) -> None:
+    from pybernetes.cluster import process
+
+    arguments = ["server", f"--data-dir={config.data_dir}"]
+    progress = process.start(arguments, config.log_file, prefix=prefix)
+    _follow(progress, f"p8s logs --data-dir {config.directory}")
+
+
+def _start_isolated(config: ClusterConfig) -> None:
+    """The namespaces, the server in the first, an agent in each of the others."""
+    from pybernetes.cluster import process
+    from pybernetes.cluster.isolated import further_nodes, make_namespaces
+    from pybernetes.network.program import NetworkError
+
+    try:
+        config, lab = make_namespaces(config)
+    except NetworkError as error:
+        raise CommandError(str(error)) from error
+    cluster_config.save(config)
+    _start_server(config, lab.nodes[0].command([]))
+    running = []
+    # All at once: each waits for its own containerd most of the time.
+    for node, settings in zip(lab.nodes[1:], further_nodes(config, lab), strict=True):
+        arguments = ["agent", f"--data-dir={settings.data_dir}"]
+        reading = process.start(arguments, settings.log_file, prefix=node.command([]))
+        running.append((reading, settings.log_file))
+    for reading, log_file in running:
+        _follow(reading, f"tail {log_file}")
 
 
 def _refuse_other_settings(config: ClusterConfig) -> None:
@@ -53,8 +87,8 @@ def _refuse_other_settings(config: ClusterConfig) -> None:
         )
 
 
-def _follow(config: ClusterConfig, progress: int) -> None:
-    """Show each step as it ends; raise if the server dies before it is ready."""
+def _follow(progress: int, story: str) -> None:
+    """Show each step as it ends; raise if the process dies before it is ready."""
     from pybernetes.cluster.progress import read_steps
 
     failed: Step | None = None
@@ -64,8 +98,8 @@ def _follow(config: ClusterConfig, progress: int) -> None:
         if step.kind == "failed":
             failed = step
         _show(step)
-    reason = f"{failed.name}: {failed.message}" if failed else "the server ended during its start"
-    raise CommandError(f"{reason}\n  the whole story: p8s logs --data-dir {config.directory}")
+    reason = f"{failed.name}: {failed.message}" if failed else "it ended during its start"
+    raise CommandError(f"{reason}\n  the whole story: {story}")
 
 
 def _show(step: Step) -> None:
