@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 
     from pybernetes.aio.clock import Clock
+    from pybernetes.testing.cluster import Cluster
 
 _FOREIGN_MARKS = ("asyncio", "anyio", "trio")
 _SEED_OPTION = "--pybernetes-seed"
@@ -199,6 +200,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "realtime: run this async test on the real clock, not under virtual time"
     )
+    config.addinivalue_line(
+        "markers", "cluster(**settings): what the `cluster` fixture gives to `testing.Cluster`"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -307,6 +311,19 @@ def random(request: pytest.FixtureRequest) -> random_module.Random:
     """Chance that can be replayed: see `--pybernetes-seed`."""
     seed = _session_seed(request.config)
     return random_module.Random(f"{seed}/{request.node.nodeid}")
+
+
+@pytest.fixture
+async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    """A running cluster with one simulated node.
+
+    `@pytest.mark.cluster(nodes=3)` makes it larger; its arguments are those of `Cluster`.
+    """
+    from pybernetes.testing.cluster import Cluster
+
+    marker = request.node.get_closest_marker("cluster")
+    async with Cluster(**(marker.kwargs if marker else {})) as running:
+        yield running
 
 
 @pytest.fixture
