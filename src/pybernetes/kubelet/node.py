@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from pybernetes import __version__
 from pybernetes.api.conditions import condition_of
+from pybernetes.api.core.nodestate import is_ready
 from pybernetes.api.types.coordination_v1 import Lease, LeaseSpec
 from pybernetes.api.types.core_v1 import (
     ContainerImage,
@@ -52,6 +53,7 @@ KUBELET_VERSION = f"v1.37.0+p8s.{__version__}"
 LEASE_NAMESPACE = "kube-node-lease"
 READY = "Ready"
 MOST_IMAGES = 50
+FIRST_LOOK_SECONDS = 0.1
 # What upstream keeps back for the eviction threshold of memory.
 EVICTION_MEMORY = 100 * 1024 * 1024
 
@@ -241,8 +243,17 @@ class NodeReporter:
         """Register, then keep everything up to date until cancelled."""
         await self._insist()
         self._say("Normal", "Starting", "Starting kubelet.")
+        heartbeat = self._context.config.heartbeat.total_seconds()
+        # CRI tells nobody when a runtime or its network becomes ready, so a node that is not is
+        # looked at soon again, less and less often.
+        wait = FIRST_LOOK_SECONDS
         while True:
-            await asyncio.sleep(self._context.config.heartbeat.total_seconds())
+            if self._node is not None and is_ready(self._node):
+                wait = FIRST_LOOK_SECONDS
+                await asyncio.sleep(heartbeat)
+            else:
+                await asyncio.sleep(min(wait, heartbeat))
+                wait *= 2
             await self.look()
 
     async def look(self) -> None:
