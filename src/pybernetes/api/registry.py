@@ -12,6 +12,7 @@ from pybernetes.api.apps import APPS_RESOURCES
 from pybernetes.api.authentication import AUTHENTICATION_RESOURCES
 from pybernetes.api.authorization import AUTHORIZATION_RESOURCES
 from pybernetes.api.batch import BATCH_RESOURCES
+from pybernetes.api.certificates import CERTIFICATES_RESOURCES
 from pybernetes.api.coordination import COORDINATION_RESOURCES
 from pybernetes.api.core.entries import CORE_RESOURCES
 from pybernetes.api.discovery import DISCOVERY_RESOURCES
@@ -31,6 +32,7 @@ RESOURCES: tuple[Resource[Any], ...] = (
     *AUTHORIZATION_RESOURCES,
     *EVENTS_RESOURCES,
     *BATCH_RESOURCES,
+    *CERTIFICATES_RESOURCES,
     *COORDINATION_RESOURCES,
     *DISCOVERY_RESOURCES,
     *POLICY_RESOURCES,

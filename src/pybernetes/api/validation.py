@@ -10,7 +10,9 @@ from operator import is_
 from typing import TYPE_CHECKING, TypeVar
 
 from pybernetes.apimachinery.names import (
+    MAX_SUBDOMAIN,
     dns_label_errors,
+    dns_subdomain_errors,
     label_value_errors,
     percent_errors,
     qualified_name_errors,
@@ -152,3 +154,41 @@ def validate_unique(values: Collection[str], path: Path) -> Iterator[FieldError]
         if value in seen:
             yield path[index].duplicate(value)
         seen.add(value)
+
+
+# A domain, a slash, and a path that may be as long as a domain in a label's company.
+_MAX_SIGNER_NAME = 571
+
+
+def validate_signer_name(name: str, path: Path) -> Iterator[FieldError]:
+    """`example.com/signer-name`: who signs certificates, or vouches for them."""
+    if not name:
+        yield path.required()
+        return
+    domain, slash, rest = name.partition("/")
+    if not slash or "/" in rest:
+        yield path.invalid(
+            name, "must be a fully qualified domain and path of the form 'example.com/signer-name'"
+        )
+        return
+    if len(domain) > MAX_SUBDOMAIN:
+        yield path.too_long(MAX_SUBDOMAIN)
+    yield from _validate_each_label(domain, dns_label_errors, path)
+    if "." not in domain:
+        yield path.invalid(
+            domain, "should be a domain with at least two segments separated by dots"
+        )
+    yield from _validate_each_label(rest, dns_subdomain_errors, path)
+    if len(name) > _MAX_SIGNER_NAME:
+        yield path.too_long(_MAX_SIGNER_NAME)
+
+
+def _validate_each_label(
+    value: str, errors_of: Callable[[str], Sequence[str]], path: Path
+) -> Iterator[FieldError]:
+    """The problems of the first bad one; those of others would look the same."""
+    for label in value.split("."):
+        if errors := errors_of(label):
+            for message in errors:
+                yield path.invalid(value, f'validating label "{label}": {message}')
+            return
