@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from pybernetes.apiserver.admission.certificates import CertificateRequests
 from pybernetes.apiserver.admission.default_tolerations import DefaultTolerationSeconds
 from pybernetes.apiserver.admission.escalation import Escalation
+from pybernetes.apiserver.admission.limit_ranger import LimitRanger
 from pybernetes.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from pybernetes.apiserver.admission.node_restriction import NodeRestriction
 from pybernetes.apiserver.admission.priority import Priority
+from pybernetes.apiserver.admission.resource_quota import ResourceQuotas
 from pybernetes.apiserver.admission.service_account import ServiceAccounts
 from pybernetes.apiserver.admission.world import World
 from pybernetes.apiserver.hooks import AdmissionChain
@@ -27,12 +29,15 @@ __all__ = ["PLUGINS", "World", "admission_chain"]
 
 PLUGINS: tuple[Callable[[World], Admission], ...] = (
     NamespaceLifecycle,
+    LimitRanger,
     ServiceAccounts,
     NodeRestriction,
     Priority,
     DefaultTolerationSeconds,
     CertificateRequests,
     Escalation,
+    # Last of all: nothing that is counted may be refused by anybody else.
+    ResourceQuotas,
 )
 
 
