@@ -22,12 +22,14 @@ from pybernetes.controllers.endpointslice import EndpointSliceController
 from pybernetes.controllers.garbagecollector import GarbageCollector
 from pybernetes.controllers.namespace import NamespaceController
 from pybernetes.controllers.nodeipam import NodeIpamController
+from pybernetes.controllers.nodelifecycle import NodeLifecycleController
 from pybernetes.controllers.replicaset import (
     ReplicaSetController,
     ReplicationControllerController,
 )
 from pybernetes.controllers.rootca import RootCaController
 from pybernetes.controllers.serviceaccount import ServiceAccountController
+from pybernetes.controllers.tainteviction import TaintEvictionController
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +48,8 @@ CONTROLLERS: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...]
     ServiceAccountController,
     RootCaController,
     NodeIpamController,
+    NodeLifecycleController,
+    TaintEvictionController,
     EndpointsController,
     EndpointSliceController,
     ReplicaSetController,
