@@ -15,8 +15,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from pybernetes.api.core.podstate import is_terminating
 from pybernetes.api.types.core_v1 import Node, Pod
+from pybernetes.apimachinery.meta import Key
 from pybernetes.apimachinery.quantity import int_value
+from pybernetes.kubelet.admission import why_refused
 from pybernetes.kubelet.adoption import Found
 from pybernetes.kubelet.agent import Agent
 from pybernetes.kubelet.context import NodeContext
@@ -24,7 +27,7 @@ from pybernetes.kubelet.images import Images
 from pybernetes.kubelet.machine_facts import SIMULATED, look_at_machine
 from pybernetes.kubelet.node import NodeReporter, allocatable_of, capacity_of
 from pybernetes.kubelet.objects import Objects
-from pybernetes.kubelet.pod_machine import Changed, Forgotten
+from pybernetes.kubelet.pod_machine import Changed, Condemned, Forgotten
 from pybernetes.kubelet.pod_status import NodeFacts
 from pybernetes.kubelet.runtime.interface import (
     ContainerRuntimeError,
@@ -168,9 +171,25 @@ class Kubelet:
             worker.post(Changed(new))
             return
         uid = new.metadata.uid
-        worker = PodWorker(self.context, new, self._found.pop(uid, Found()))
+        found = self._found.pop(uid, None)
+        worker = PodWorker(self.context, new, found or Found(), self._refusal(new, found))
         self._workers[uid] = worker
         self._group.create_task(self._run_worker(uid, worker), name=f"pod {new.metadata.name}")
+
+    def _refusal(self, pod: Pod, found: Found | None) -> Condemned | None:
+        """Why this node does not take a pod it has not begun to run."""
+        if found is not None or pod.status.start_time is not None or is_terminating(pod):
+            return None
+        node = self._node.get(Key("", self.config.node_name))
+        if node is None:
+            return None
+        others = [worker.state.pod for worker in self._workers.values() if worker.is_active]
+        refusal = why_refused(pod, others, node)
+        if refusal is None:
+            return None
+        text = f"Pod was rejected: {refusal.message}"
+        self.context.say(pod, "Warning", refusal.reason, refusal.message)
+        return Condemned(refusal.reason, text)
 
     async def _run_worker(self, uid: str, worker: PodWorker) -> None:
         try:

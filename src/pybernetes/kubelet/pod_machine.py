@@ -66,6 +66,7 @@ DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadlin
 CRASH_LOOP = "CrashLoopBackOff"
 PULL_BACKOFF = "ImagePullBackOff"
 ERR_IMAGE_PULL = "ErrImagePull"
+CONFIG_ERROR = "CreateContainerConfigError"
 RUN_ERROR = "RunContainerError"
 POST_START_ERROR = "PostStartHookError"
 STATUS_UNKNOWN = "ContainerStatusUnknown"
@@ -250,6 +251,11 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectsChanged:
+    """A ConfigMap or Secret the pod refers to appeared or changed: what failed may work now."""
+
+
+@dataclass(frozen=True, slots=True)
 class VolumesReady:
     pass
 
@@ -359,6 +365,7 @@ PodEvent: TypeAlias = (
     Changed
     | Forgotten
     | Condemned
+    | ObjectsChanged
     | Tick
     | VolumesReady
     | VolumesFailed
@@ -536,6 +543,8 @@ def _take_pod_event(
                 return state
             own = grace_of(state.pod) if grace_or_none is None else grace_or_none
             return _stop(state, End(EndCause.FAILED, reason, message), own, now, actions)
+        case ObjectsChanged():
+            return _try_at_once(state, now)
         case Tick():
             return state
     stage = POD_TABLE.get((state.stage, type(event)))
@@ -547,6 +556,19 @@ def _take_pod_event(
             return state
         return replace(state, stage=stage, sandbox_ready=False, initialized=False)
     return _outcome(replace(state, stage=stage, busy=False), event, now, actions)
+
+
+def _try_at_once(state: PodState, now: datetime) -> PodState:
+    """End the waits for what was missing."""
+    if state.stage is PodStage.PREPARING and state.resume_at is not None:
+        return replace(state, resume_at=now)
+    records = {
+        name: replace(record, resume_at=now)
+        if record.stage is Stage.RETRYING and record.waiting[0] == CONFIG_ERROR
+        else record
+        for name, record in state.containers.items()
+    }
+    return replace(state, containers=records)
 
 
 def _outcome(state: PodState, event: PodEvent, now: datetime, actions: list[Action]) -> PodState:

@@ -40,7 +40,7 @@ from pybernetes.kubelet.pod_machine import (
     spec_of,
 )
 from pybernetes.kubelet.probes import run_probe
-from pybernetes.kubelet.references import pull_secrets_of, references_of, references_of_volume
+from pybernetes.kubelet.references import pull_secrets_of, references_of
 from pybernetes.kubelet.runtime.interface import (
     ContainerNotFound,
     ContainerRuntimeError,
@@ -85,7 +85,14 @@ LOST_MESSAGE = "The container could not be located when the pod was deleted"
 class PodWorker:
     """Runs one pod, from the moment it is bound to this node until nothing of it is left."""
 
-    def __init__(self, context: NodeContext, pod: Pod, found: Found = NOTHING) -> None:
+    def __init__(
+        self,
+        context: NodeContext,
+        pod: Pod,
+        found: Found = NOTHING,
+        refusal: machine.Condemned | None = None,
+    ) -> None:
+        """`refusal`: the node does not take the pod, which fails for that reason."""
         self._context = context
         self._state = adopted(pod, found, context.clock.now())
         self._volumes = PodVolumes(context, pod)
@@ -102,6 +109,7 @@ class PodWorker:
         self._timer: asyncio.TimerHandle | None = None
         self._renewal: asyncio.TimerHandle | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._refusal = refusal
         self._held = references_of(pod)
         self._unsubscribe: list[Callable[[], None]] = []
         # Who waits for which container (by id) to end.
@@ -114,6 +122,11 @@ class PodWorker:
     @property
     def state(self) -> PodState:
         return self._state
+
+    @property
+    def is_active(self) -> bool:
+        """Uses the node's resources, or soon will."""
+        return not self._state.stage.is_over
 
     @property
     def pod(self) -> Pod:
@@ -151,7 +164,7 @@ class PodWorker:
             async with asyncio.TaskGroup() as self._group:
                 try:
                     self._follow_contents()
-                    self._step(None)
+                    self._step(self._refusal)
                     while self._state.stage is not PodStage.GONE:
                         self._step(await self._inbox.get())
                 finally:
@@ -441,7 +454,7 @@ class PodWorker:
             context.say(pod, "Normal", "Started", f"Started container {name}", name)
             incarnation = await self._incarnation(await context.runtime.container_status(created))
         except ConfigProblem as problem:
-            self.post(machine.StartFailed(name, "CreateContainerConfigError", str(problem)))
+            self.post(machine.StartFailed(name, machine.CONFIG_ERROR, str(problem)))
         except ContainerRuntimeError as error:
             self.post(await self._start_failure(name, created, error))
         except Exception as error:
@@ -631,17 +644,14 @@ class PodWorker:
     # --- volumes that change ----------------------------------------------------------------------
 
     def _follow_contents(self) -> None:
-        """Write volumes anew when what they are made of changes."""
-        pod = self._state.pod
-        references = {
-            reference
-            for volume in pod.spec.volumes
-            for reference in references_of_volume(pod, volume)
-        }
-        for kind, key in references:
-            self._unsubscribe.append(
-                self._context.objects.follow(kind, key, lambda old, new: self._refresh_volumes())
-            )
+        """Hear of changes of what the pod refers to."""
+        for kind, key in self._held:
+            self._unsubscribe.append(self._context.objects.follow(kind, key, self._content_changed))
+
+    def _content_changed(self, old: object, new: object) -> None:
+        if new is not None:
+            self.post(machine.ObjectsChanged())
+            self._refresh_volumes()
 
     def _refresh_volumes(self) -> None:
         working = (PodStage.SANDBOXING, PodStage.RUNNING, PodStage.RESETTING)
