@@ -19,7 +19,8 @@ from pybernetes.apimachinery.schema import UNSET, Fields, Schema
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_TABLE = Path(__file__).parent / "tables" / "schema.json"
+# What apigen wrote; OpenAPI names its documents by what they are made from.
+TABLE = Path(__file__).parent / "tables" / "schema.json"
 
 _EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis."
 _PREFIXES = {
@@ -57,7 +58,7 @@ _VALUES: dict[str, Schema] = {
 
 @cache
 def _table() -> dict[str, dict[str, Any]]:
-    table: dict[str, dict[str, Any]] = msgspec.json.decode(_TABLE.read_bytes())
+    table: dict[str, dict[str, Any]] = msgspec.json.decode(TABLE.read_bytes())
     return table
 
 

@@ -57,6 +57,11 @@ class Fields(Mapping[str, "Schema"]):
             made = self._made[name] = self._make(self._facts[name])
         return made
 
+    def fresh(self) -> Iterator[tuple[str, Schema]]:
+        """All fields, without keeping those that nobody else has asked for."""
+        for name, facts in self._facts.items():
+            yield name, self._made.get(name) or self._make(facts)
+
     def __contains__(self, name: object) -> bool:
         return name in self._facts
 

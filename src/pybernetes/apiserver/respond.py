@@ -54,6 +54,11 @@ def _compressor() -> _Compressor:
     return compressor
 
 
+def gzipped(data: bytes) -> bytes:
+    compressor = _compressor()
+    return compressor.compress(data) + compressor.flush()
+
+
 def accepts_gzip(call: Call) -> bool:
     return "gzip" in call.request.headers.get("accept-encoding")
 
@@ -75,8 +80,7 @@ def object_response(
     else:
         headers = [*_JSON_HEADERS]
     if len(data) > GZIP_FROM_BYTES and accepts_gzip(call):
-        compressor = _compressor()
-        data = compressor.compress(data) + compressor.flush()
+        data = gzipped(data)
         headers += [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
     return Response(status, headers, data)
 
