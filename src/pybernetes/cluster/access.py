@@ -29,6 +29,7 @@ from pybernetes.apiserver.bootstrap.objects import SERVICE_NETWORK, ServerFacts
 from pybernetes.apiserver.discovery import Discovery
 from pybernetes.apiserver.hooks import AuthenticatorUnion
 from pybernetes.apiserver.nodes import Nodes
+from pybernetes.apiserver.openapi import OpenApi
 from pybernetes.apiserver.services import ServiceAddresses
 from pybernetes.apiserver.streams import stream_handlers
 from pybernetes.cluster.nodelinks import NodeLinks
@@ -78,7 +79,10 @@ def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
             **identity_reviews(accounts, joining, server.clock),
             **access_reviews(authorizer),
         },
-        routes=Discovery(server.catalog, address=options.advertise_address).routes(),
+        routes=(
+            *Discovery(server.catalog, address=options.advertise_address).routes(),
+            *OpenApi(server.catalog).routes(),
+        ),
     )
 
 
