@@ -29,6 +29,7 @@ from pybernetes.controllers.replicaset import (
 )
 from pybernetes.controllers.rootca import RootCaController
 from pybernetes.controllers.serviceaccount import ServiceAccountController
+from pybernetes.controllers.statefulset import StatefulSetController
 from pybernetes.controllers.tainteviction import TaintEvictionController
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ CONTROLLERS: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...]
     ReplicaSetController,
     ReplicationControllerController,
     DeploymentController,
+    StatefulSetController,
     NamespaceController,
     GarbageCollector,
 )

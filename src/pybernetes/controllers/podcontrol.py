@@ -18,14 +18,15 @@ from pybernetes.api.ownership import controller_of, owner_reference
 from pybernetes.api.types.core_v1 import Pod
 from pybernetes.api.types.meta_v1 import ObjectMeta
 from pybernetes.apimachinery.errors import NotFound, StatusError
-from pybernetes.client import NORMAL, WARNING, PatchType
+from pybernetes.client import NORMAL, WARNING, PatchType, changes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pybernetes.api.types.core_v1 import PodTemplateSpec
+    from pybernetes.apimachinery.meta import Key
     from pybernetes.apimachinery.selector import Selector
-    from pybernetes.client import Cache, Client, EventRecorder
+    from pybernetes.client import Cache, Client, EventRecorder, Source
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,29 @@ def candidates_of(cache: Cache[Any], owner: Owner, selector: Selector) -> list[A
     found = {o.metadata.uid: o for o in cache.list(owner.metadata.namespace, selector)}
     found |= {o.metadata.uid: o for o in cache.owned_by(owner)}
     return list(found.values())
+
+
+def orphan_keys_of(
+    pods: Cache[Pod], owners: Cache[Any], selector_for: Callable[[Any], Selector]
+) -> Source:
+    """Owners that might adopt a pod, when it has come to be controlled by nobody."""
+
+    def keys(old: Pod | None, new: Pod | None) -> list[Key]:
+        if new is None or not _is_orphan(new) or new.metadata.deletion_timestamp is not None:
+            return []
+        if old is not None and _is_orphan(old) and old.metadata.labels == new.metadata.labels:
+            return []
+        return [
+            owners.kind.key_of(owner)
+            for owner in owners.list(new.metadata.namespace)
+            if selector_for(owner).matches(new.metadata.labels)
+        ]
+
+    return changes_of(pods, keys)
+
+
+def _is_orphan(pod: Pod) -> bool:
+    return controller_of(pod) is None
 
 
 def _adoptable(owner: Owner, candidate: Any) -> bool:

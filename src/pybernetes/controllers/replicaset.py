@@ -34,8 +34,14 @@ from pybernetes.api.types.core_v1 import (
 )
 from pybernetes.apimachinery.errors import StatusError
 from pybernetes.apimachinery.selector import equality_selector, selector_of
-from pybernetes.client import Expectations, changes_of, keys_of, owner_keys_of
-from pybernetes.controllers.podcontrol import PodControl, candidates_of, claim, pod_from_template
+from pybernetes.client import Expectations, keys_of, owner_keys_of
+from pybernetes.controllers.podcontrol import (
+    PodControl,
+    candidates_of,
+    claim,
+    orphan_keys_of,
+    pod_from_template,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +150,7 @@ class _ReplicaController(Generic[T]):
         self.sources: tuple[Source, ...] = (
             keys_of(self._owners),
             owner_keys_of(self._pods, self.kind),
-            changes_of(self._pods, self._orphan_keys),
+            orphan_keys_of(self._pods, self._owners, self.selector),
         )
 
     def selector(self, owner: T) -> Selector:
@@ -205,22 +211,6 @@ class _ReplicaController(Generic[T]):
     def _neighbours(self, owner: T, pods: Sequence[Pod]) -> Sequence[Pod]:
         """Active pods of everything the owner's own controller has: a deployment's pods."""
         return [pod for pod in pods if is_active(pod)]
-
-    def _orphan_keys(self, old: Pod | None, new: Pod | None) -> list[Key]:
-        """Owners that might adopt a pod nobody controls."""
-        if new is None or new.metadata.deletion_timestamp is not None:
-            return []
-        if any(reference.controller for reference in new.metadata.owner_references):
-            return []
-        if old is not None and old.metadata.labels == new.metadata.labels:
-            had = any(reference.controller for reference in old.metadata.owner_references)
-            if not had:
-                return []
-        return [
-            self._owners.kind.key_of(owner)
-            for owner in self._owners.list(new.metadata.namespace)
-            if self.selector(owner).matches(new.metadata.labels)
-        ]
 
 
 class ReplicaSetController(_ReplicaController[ReplicaSet]):

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pybernetes.api import codec
 from pybernetes.api.ownership import owner_reference
 from pybernetes.api.types.apps_v1 import Deployment, ReplicaSet, ReplicaSetSpec
 from pybernetes.api.types.meta_v1 import LabelSelector, ObjectMeta
-from pybernetes.apimachinery.names import safe_suffix
+from pybernetes.controllers.history import template_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -117,17 +116,6 @@ def new_replica_set(deployment: Deployment, replicas: int, revision: int) -> Rep
             template=msgspec.structs.replace(template, metadata=metadata),
         ),
     )
-
-
-def template_hash(template: PodTemplateSpec, collisions: int) -> str:
-    """A short name for a template; `collisions` makes another one of the same template.
-
-    FNV-1a over the encoded template, as upstream; the encoding differs, so the names do too.
-    """
-    value = 0x811C9DC5
-    for byte in codec.encode((template, collisions)):
-        value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
-    return safe_suffix(str(value))
 
 
 def same_template(one: PodTemplateSpec, other: PodTemplateSpec) -> bool:
