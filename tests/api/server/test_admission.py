@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
 
 from pybernetes.api.quota import counts, exceeded, unsaid, usage_of
+from pybernetes.api.types.certificates_v1 import (
+    CertificateSigningRequest,
+    CertificateSigningRequestSpec,
+)
 from pybernetes.api.types.core_v1 import (
+    Capabilities,
     ConfigMap,
+    HostPathVolumeSource,
     LimitRange,
     LimitRangeItem,
     LimitRangeSpec,
@@ -23,17 +35,21 @@ from pybernetes.api.types.core_v1 import (
     ResourceRequirements,
     ScopedResourceSelectorRequirement,
     ScopeSelector,
+    SeccompProfile,
+    SecurityContext,
     Service,
     ServiceAccount,
     ServicePort,
     ServiceSpec,
+    Volume,
     VolumeMount,
 )
 from pybernetes.api.types.meta_v1 import ObjectMeta
 from pybernetes.api.types.scheduling_v1 import PriorityClass
-from pybernetes.apimachinery.errors import Forbidden, NotFound
+from pybernetes.apimachinery.errors import Forbidden, Invalid, NotFound
 from pybernetes.apiserver.admission.limit_ranger import bound_problems
 from pybernetes.apiserver.admission.node_restriction import forbidden_labels
+from pybernetes.apiserver.admission.podsecurity.checks import violations
 from pybernetes.apiserver.admission.service_account import MOUNT_PATH, with_token
 from pybernetes.testing import builders
 from tests.api.server.access import make_namespace, running
@@ -442,3 +458,130 @@ def test_labels_a_kubelet_may_not_set() -> None:
         "node-role.kubernetes.io/control-plane",
         "x.node-restriction.kubernetes.io/a",
     ]
+
+
+# --- PodSecurity ----------------------------------------------------------------------------------
+
+
+def secured(**context: Any) -> Pod:
+    contexts = {
+        "allow_privilege_escalation": False,
+        "capabilities": Capabilities(drop=("ALL",)),
+        "run_as_non_root": True,
+        "seccomp_profile": SeccompProfile(type="RuntimeDefault"),
+        **context,
+    }
+    container = replace(builders.container("c"), security_context=SecurityContext(**contexts))
+    return builders.pod("web", containers=[container])
+
+
+def told(pod: Pod, level: str) -> list[str]:
+    return [str(violation) for violation in violations(pod.spec, level)]
+
+
+def with_volume(**source: Any) -> Pod:
+    return builders.pod("web", volumes=(Volume(name="v", **source),))
+
+
+@pytest.mark.parametrize(
+    ("pod", "violation"),
+    [
+        pytest.param(builders.pod(), [], id="an ordinary pod"),
+        pytest.param(
+            secured(privileged=True),
+            ['privileged (container "c" must not set securityContext.privileged=true)'],
+            id="privileged",
+        ),
+        pytest.param(
+            builders.pod(host_network=True, host_pid=True),
+            ["host namespaces (hostNetwork=true, hostPID=true)"],
+            id="host namespaces",
+        ),
+        pytest.param(
+            with_volume(host_path=HostPathVolumeSource(path="/")),
+            ['hostPath volumes (volume "v")'],
+            id="host path",
+        ),
+        pytest.param(
+            secured(capabilities=Capabilities(add=("NET_ADMIN", "CHOWN"))),
+            [
+                'non-default capabilities (container "c" must not include "NET_ADMIN" in'
+                " securityContext.capabilities.add)"
+            ],
+            id="capabilities",
+        ),
+        pytest.param(
+            secured(seccomp_profile=SeccompProfile(type="Unconfined")),
+            [
+                'seccompProfile (container "c" must not set securityContext.seccompProfile.type'
+                ' to "Unconfined")'
+            ],
+            id="seccomp",
+        ),
+    ],
+)
+def test_baseline(pod: Pod, violation: list[str]) -> None:
+    assert told(pod, "baseline") == violation
+
+
+def test_restricted() -> None:
+    assert told(secured(), "restricted") == []
+    container = builders.container("c")
+    assert told(builders.pod("web", containers=[container]), "restricted") == [
+        'allowPrivilegeEscalation != false (container "c" must set'
+        " securityContext.allowPrivilegeEscalation=false)",
+        'unrestricted capabilities (container "c" must set'
+        ' securityContext.capabilities.drop=["ALL"])',
+        'runAsNonRoot != true (pod or container "c" must set securityContext.runAsNonRoot=true)',
+        'seccompProfile (pod or container "c" must set securityContext.seccompProfile.type to'
+        ' "RuntimeDefault" or "Localhost")',
+    ]
+    volumes = told(with_volume(host_path=HostPathVolumeSource(path="/")), "restricted")
+    assert 'restricted volume types (volume "v" uses restricted volume type "hostPath")' in volumes
+
+
+async def test_a_namespace_says_how_strict_it_is(plane: ControlPlane) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+    await plane.admin.create(Namespace(metadata=ObjectMeta(name="safe", labels=labels)))
+    metadata = ObjectMeta(name="default", namespace="safe")
+    await plane.admin.create(ServiceAccount(metadata=metadata))
+    await plane.admin.create(builders.pod("fine", "safe"))
+    with pytest.raises(Forbidden) as refused:
+        await plane.admin.create(builders.pod("wild", "safe", host_pid=True))
+    assert refused.value.message == (
+        'pods "wild" is forbidden: violates PodSecurity "baseline:latest": host namespaces'
+        " (hostPID=true)"
+    )
+    wrong = {"pod-security.kubernetes.io/enforce": "strict"}
+    with pytest.raises(Invalid, match="must be one of privileged, baseline, restricted"):
+        await plane.admin.create(Namespace(metadata=ObjectMeta(name="odd", labels=wrong)))
+
+
+# --- certificates ---------------------------------------------------------------------------------
+
+
+async def test_a_certificate_request_says_who_asked(plane: ControlPlane) -> None:
+    admin = await plane.admin.create(certificate_request("mine", "system:nodes"))
+    assert (admin.spec.username, admin.spec.groups[0]) == ("system:apiserver", "system:masters")
+    with pytest.raises(Forbidden, match="signer with system:masters group is not allowed"):
+        await plane.admin.create(certificate_request("boss", "system:masters"))
+
+
+def certificate_request(name: str, organization: str) -> CertificateSigningRequest:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+        ]
+    )
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, SHA256())
+    pem = made.public_bytes(Encoding.PEM)
+    return CertificateSigningRequest(
+        metadata=ObjectMeta(name=name),
+        spec=CertificateSigningRequestSpec(
+            request=base64.b64encode(pem).decode(),
+            signer_name="kubernetes.io/kube-apiserver-client",
+            usages=("client auth",),
+        ),
+    )

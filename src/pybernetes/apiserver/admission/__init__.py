@@ -9,13 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pybernetes.apiserver.admission.certificates import CertificateRequests
+from pybernetes.apiserver.admission.default_class import (
+    DefaultIngressClass,
+    DefaultStorageClass,
+)
 from pybernetes.apiserver.admission.default_tolerations import DefaultTolerationSeconds
 from pybernetes.apiserver.admission.escalation import Escalation
 from pybernetes.apiserver.admission.limit_ranger import LimitRanger
 from pybernetes.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from pybernetes.apiserver.admission.node_restriction import NodeRestriction
+from pybernetes.apiserver.admission.podsecurity.plugin import PodSecurity
 from pybernetes.apiserver.admission.priority import Priority
 from pybernetes.apiserver.admission.resource_quota import ResourceQuotas
+from pybernetes.apiserver.admission.runtime_class import RuntimeClasses
 from pybernetes.apiserver.admission.service_account import ServiceAccounts
 from pybernetes.apiserver.admission.world import World
 from pybernetes.apiserver.hooks import AdmissionChain
@@ -32,9 +38,13 @@ PLUGINS: tuple[Callable[[World], Admission], ...] = (
     LimitRanger,
     ServiceAccounts,
     NodeRestriction,
+    PodSecurity,
     Priority,
     DefaultTolerationSeconds,
+    DefaultStorageClass,
+    RuntimeClasses,
     CertificateRequests,
+    DefaultIngressClass,
     Escalation,
     # Last of all: nothing that is counted may be refused by anybody else.
     ResourceQuotas,
