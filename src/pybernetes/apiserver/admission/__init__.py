@@ -23,6 +23,7 @@ from pybernetes.apiserver.admission.priority import Priority
 from pybernetes.apiserver.admission.resource_quota import ResourceQuotas
 from pybernetes.apiserver.admission.runtime_class import RuntimeClasses
 from pybernetes.apiserver.admission.service_account import ServiceAccounts
+from pybernetes.apiserver.admission.taint_nodes import TaintNodesByCondition
 from pybernetes.apiserver.admission.world import World
 from pybernetes.apiserver.hooks import AdmissionChain
 
@@ -38,6 +39,7 @@ PLUGINS: tuple[Callable[[World], Admission], ...] = (
     LimitRanger,
     ServiceAccounts,
     NodeRestriction,
+    TaintNodesByCondition,
     PodSecurity,
     Priority,
     DefaultTolerationSeconds,
