@@ -29,6 +29,7 @@ from pybernetes.kubelet.node import NodeReporter, allocatable_of, capacity_of
 from pybernetes.kubelet.objects import Objects
 from pybernetes.kubelet.pod_machine import Changed, Condemned, Forgotten
 from pybernetes.kubelet.pod_status import NodeFacts
+from pybernetes.kubelet.rotation import LOOK_EVERY, LogRotation
 from pybernetes.kubelet.runtime.interface import (
     ContainerRuntimeError,
     ContainerState,
@@ -123,6 +124,8 @@ class Kubelet:
                 unsubscribe.append(self._pods.subscribe(self._pod_changed))
                 self._group.create_task(self._remove_orphans(), name="orphans")
                 self._group.create_task(self._relist_slowly(), name="relist")
+                if not self.config.is_simulated:
+                    self._group.create_task(self._rotate_logs(), name="log rotation")
                 await self._follow(events)
         finally:
             for end in unsubscribe:
@@ -234,6 +237,12 @@ class Kubelet:
         while True:
             await asyncio.sleep(self.config.relist_interval.total_seconds())
             await self.relist()
+
+    async def _rotate_logs(self) -> None:
+        rotation = LogRotation(self.context)
+        while True:
+            await asyncio.sleep(LOOK_EVERY.total_seconds())
+            await rotation.look(list(self._workers.values()))
 
     async def relist(self) -> None:
         """Compare what the runtime has with what each pod believes."""
