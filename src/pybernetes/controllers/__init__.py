@@ -16,6 +16,7 @@ from pybernetes.controllers.context import (
     ControllerOptions,
     SelfRunning,
 )
+from pybernetes.controllers.daemonset import DaemonSetController
 from pybernetes.controllers.deployment import DeploymentController
 from pybernetes.controllers.endpoints import EndpointsController
 from pybernetes.controllers.endpointslice import EndpointSliceController
@@ -23,6 +24,7 @@ from pybernetes.controllers.garbagecollector import GarbageCollector
 from pybernetes.controllers.namespace import NamespaceController
 from pybernetes.controllers.nodeipam import NodeIpamController
 from pybernetes.controllers.nodelifecycle import NodeLifecycleController
+from pybernetes.controllers.podgc import PodGarbageCollector
 from pybernetes.controllers.replicaset import (
     ReplicaSetController,
     ReplicationControllerController,
@@ -57,7 +59,9 @@ CONTROLLERS: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...]
     ReplicationControllerController,
     DeploymentController,
     StatefulSetController,
+    DaemonSetController,
     NamespaceController,
+    PodGarbageCollector,
     GarbageCollector,
 )
 
