@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 
-from pybernetes.api.types.core_v1 import ConfigMap, Namespace, Node, Pod, Secret, ServiceAccount
+from pybernetes.api.types.core_v1 import (
+    ConfigMap,
+    Namespace,
+    Node,
+    Pod,
+    Secret,
+    Service,
+    ServiceAccount,
+)
+from pybernetes.api.types.discovery_v1 import EndpointSlice
 from pybernetes.api.types.meta_v1 import LabelSelector, ObjectMeta
 from pybernetes.api.types.rbac_v1 import (
     AggregationRule,
@@ -407,7 +416,13 @@ async def test_a_node_sees_its_own_pods_and_itself(two_nodes: ControlPlane) -> N
     with pytest.raises(Forbidden, match="only its own Node object"):
         await node.get(Node, "n2")
     with pytest.raises(Forbidden):
-        await node.list(Namespace)
+        await node.list(ServiceAccount)
+
+
+async def test_a_node_agent_sees_what_its_network_follows(two_nodes: ControlPlane) -> None:
+    node = node_user(two_nodes, "n1")
+    for kind in (Node, Service, EndpointSlice, Namespace):
+        await node.list(kind)
 
 
 async def test_a_node_writes_only_what_is_its_own(two_nodes: ControlPlane) -> None:

@@ -1,4 +1,4 @@
-"""The default roles and bindings, as data: upstream's, by name and content.
+"""The default roles and bindings, as data: upstream's, by name and content, and one of ours.
 
 Each role is a tuple of rules; `can` writes one in a line. A cluster administrator may add to
 these objects or protect one with the annotation `rbac.authorization.kubernetes.io/autoupdate:
@@ -215,6 +215,12 @@ CLUSTER_ROLES: dict[str, tuple[PolicyRule, ...]] = {
             "update patch", "resourceclaims/status resourceclaims/binding", group="resource.k8s.io"
         ),
     ),
+    # A node agent is kubelet, proxy, pod network and DNS under one identity: beyond what the Node
+    # authorizer lets a kubelet do it looks at what the other three follow.
+    "pybernetes:node-network": (
+        can(LOOK, "endpoints namespaces nodes services"),
+        can(LOOK, "endpointslices", group="discovery.k8s.io"),
+    ),
     "system:certificates.k8s.io:certificatesigningrequests:nodeclient": (
         can("create", "certificatesigningrequests/nodeclient", group="certificates.k8s.io"),
     ),
@@ -272,6 +278,7 @@ CLUSTER_BINDINGS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         "system:service-account-issuer-discovery",
         ((_IN_GROUP, "system:serviceaccounts"),),
     ),
+    "pybernetes:node-network": ("pybernetes:node-network", ((_IN_GROUP, "system:nodes"),)),
     # How machines join, named as kubeadm names it: a bootstrap token may ask for a certificate,
     # the first one and each renewal are approved without a person.
     "kubeadm:kubelet-bootstrap": (
