@@ -25,7 +25,6 @@ from pybernetes.cluster.serving import serving_context
 from pybernetes.kubelet import Kubelet, KubeletConfig
 from pybernetes.kubelet.runtime.containerd import Containerd
 from pybernetes.kubelet.runtime.cri import CriRuntime
-from pybernetes.kubelet.server import KubeletServer
 from pybernetes.network.dns.forward import parse_resolv_conf
 from pybernetes.network.dns.service import DnsConfig, cluster_dns
 from pybernetes.network.podnetwork import pod_network
@@ -126,7 +125,7 @@ async def node_agent(
             connection.random,
             connection.recorder,
         )
-        server = KubeletServer(kubelet, authenticate=authenticate, authorize=authorize)
+        server = kubelet.server(authenticate=authenticate, authorize=authorize)
         await stack.enter_async_context(
             serve(
                 server.handle,
