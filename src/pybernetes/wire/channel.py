@@ -249,6 +249,8 @@ class Channel(asyncio.BufferedProtocol):
             self.consumer.on_data(self._plain[:count])
             if self.lost or self.closing:
                 return False
+            if count < len(self._plain):
+                return True  # That was all there was.
 
     def _fail(self, error: ssl.SSLError) -> None:
         transport, tls = self._transport, self._tls

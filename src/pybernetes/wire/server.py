@@ -77,7 +77,8 @@ class Server:
         # Every accepted connection until it is gone and its handler has ended.
         self._connections: set[HttpConnection] = set()
         self._all_gone = asyncio.Event()
-        self._accepted = self._requests = self._refused = 0
+        self._accepted = 0
+        self.requests = 0
         # The one timer for all deadlines, and when it rings.
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
@@ -87,8 +88,7 @@ class Server:
         return {
             "connections": len(self._connections),
             "accepted": self._accepted,
-            "refused": self._refused,
-            "requests": self._requests,
+            "requests": self.requests,
         }
 
     # For the listener
@@ -114,9 +114,6 @@ class Server:
         if self._date[1] != now:
             self._date = (formatdate(now, usegmt=True), now)
         return self._date[0]
-
-    def count_request(self) -> None:
-        self._requests += 1
 
     def arm(self, connection: HttpConnection, timeout: timedelta) -> None:
         """Let `connection.expire()` be called that long from now, give or take half a second."""

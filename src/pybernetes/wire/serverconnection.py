@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from pybernetes.wire.channel import Channel, RawStream
+from pybernetes.wire.eager import start_eagerly
 from pybernetes.wire.http import (
     BODILESS,
     Body,
@@ -261,6 +262,9 @@ class HttpConnection:
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.header_bytes:
                 self._reject(431, "the header fields are too large")
+        # Not before: with the rest of the buffer the body may be complete.
+        if self._task is None and (self._queue or self._rejected is not None):
+            self._next(eagerly=True)
 
     def on_eof(self) -> None:
         self._eof = True
@@ -297,6 +301,7 @@ class HttpConnection:
             self._cancel()
         elif self._in_head and self._task is None and not self._discarding:
             self._reject(408, "the request did not arrive in time")
+            self._next()
         elif self._task is not None and self._body is not None and not self.channel.is_full:
             self._fail_body(BodyTimeout("the request body did not arrive in time"))
             self._server.arm(self, _LINGER)
@@ -352,7 +357,11 @@ class HttpConnection:
             self._length = int(value)
         elif key == "transfer-encoding":
             self._length = -1
-        self._fields.append((key, decode_field(value)))
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            text = decode_field(value)
+        self._fields.append((key, text))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -382,9 +391,7 @@ class HttpConnection:
             version,
         )
         self._queue.append((request, body, parser.should_keep_alive()))
-        if self._task is None:
-            self._next()
-        elif len(self._queue) >= self._limits.pipelined:
+        if len(self._queue) >= self._limits.pipelined:
             self.channel.pause_reading()
 
     def on_body(self, data: bytes) -> None:
@@ -443,21 +450,26 @@ class HttpConnection:
         self._is_last = True
         self._in_head = False
         self._fail_body(ProtocolError(text))
-        if self._task is None:
-            self._next()
 
     # Answering
 
-    def _next(self) -> None:
-        """Start on the next request, or decide what becomes of the connection."""
+    def _next(self, *, eagerly: bool = False) -> None:
+        """Start on the next request, or decide what becomes of the connection.
+
+        Eagerly from the parser's side; from the end of a task another cannot start yet.
+        """
         if self.channel.lost:
             return
         if self._queue:
             request, body, keep = self._queue.popleft()
             self.deadline = inf
-            self._server.count_request()
+            self._server.requests += 1
             self._resume_reading()
-            self._task = self._loop.create_task(self._run(request, body, keep))
+            answer = self._run(request, body, keep)
+            if not eagerly:
+                self._task = self._loop.create_task(answer)
+            elif not (task := start_eagerly(self._loop, answer)).done():
+                self._task = task
         elif self._rejected is not None:
             content = cast("bytes", self._rejected.body)
             self._write_whole(self._rejected, content, close=True, head_only=False)
@@ -473,7 +485,14 @@ class HttpConnection:
         """A task's whole life. Its end starts the next, without a turn of the loop between."""
         aborted = True
         try:
-            await self._answer(request, body, keep)
+            try:
+                response = await self._server.handler(request)
+            except Exception as error:
+                refusal = self._refusal_of(error, request)
+                if refusal is None:
+                    return
+                response = refusal
+            await self._answer(request, response, body, keep)
             aborted = False
         except Exception:
             # _answer catches what a handler raises; this is a fault of ours.
@@ -502,11 +521,7 @@ class HttpConnection:
             self.channel.resume_reading()
         self._server.arm(self, _LINGER)
 
-    async def _answer(self, request: Request, body: Body, keep: bool) -> None:
-        response = await self._ask_handler(request)
-        if response is None:
-            self.channel.abort()
-            return
+    async def _answer(self, request: Request, response: Response, body: Body, keep: bool) -> None:
         upgrade = response.upgrade
         if upgrade is not None:
             await self._hand_over(request, response, upgrade)
@@ -519,34 +534,29 @@ class HttpConnection:
         close = self._is_last
         try:
             content = response.body
-            if isinstance(content, AsyncIterator):
-                await self._write_stream(request, response, head_only=head_only)
-            elif isinstance(content, bytes) and (head_only or len(content) <= _STRIDE):
+            if isinstance(content, bytes) and (head_only or len(content) <= _STRIDE):
                 self._write_whole(response, content, close=close, head_only=head_only)
                 if self.channel.is_full:
                     await self._drain()
+            elif isinstance(content, AsyncIterator):
+                await self._write_stream(request, response, head_only=head_only)
             else:
                 parts = [content] if isinstance(content, bytes) else content
                 await self._write_parts(response, parts, close=close, head_only=head_only)
         except ConnectionClosed:
             pass  # Nobody is left to tell.
 
-    async def _ask_handler(self, request: Request) -> Response | None:
-        """The handler's answer; None if there is no one to answer."""
-        try:
-            return await self._server.handler(request)
-        except BodyTooLarge as error:
+    def _refusal_of(self, error: Exception, request: Request) -> Response | None:
+        """What a handler's exception means to the client; None if there is no one to tell."""
+        if isinstance(error, BodyTooLarge):
             return _plain_answer(413, str(error))
-        except BodyTimeout as error:
+        if isinstance(error, BodyTimeout):
             return _plain_answer(408, str(error))
-        except ProtocolError as error:
+        if isinstance(error, ProtocolError):
             return _plain_answer(400, str(error))
-        except ConnectionClosed:
-            if self.channel.lost or self._eof:
-                return None
-            log.exception("handler failed: %s %s", request.method, request.path)
-        except Exception:
-            log.exception("handler failed: %s %s", request.method, request.path)
+        if isinstance(error, ConnectionClosed) and (self.channel.lost or self._eof):
+            return None
+        log.error("handler failed: %s %s", request.method, request.path, exc_info=error)
         return _plain_answer(500, "internal error")
 
     def _decide_keeping(self, keep: bool, body: Body) -> bool:
@@ -567,23 +577,30 @@ class HttpConnection:
             self.body_taken(body.drop())
         return keep
 
-    def _head(self, response: Response, framing: list[tuple[str, str]], close: bool) -> bytes:
-        fields = [*response.headers, *framing, ("Date", self._server.date())]
+    def _head(self, response: Response, close: bool, length: int | None = None) -> bytes:
+        """With a length unless it is None, there may be none, or the handler has set one."""
+        fields = response.headers.copy()
+        fields.append(("Date", self._server.date()))
         if close:
             fields.append(("Connection", "close"))
+        if (
+            length is not None
+            and response.status not in BODILESS
+            and not _has_field(response, "content-length")
+        ):
+            fields.append(("Content-Length", str(length)))
         return response_head(response.status, fields)
 
     def _write_whole(
         self, response: Response, body: bytes, *, close: bool, head_only: bool
     ) -> None:
-        head = self._head(response, _length_field(response, len(body)), close)
+        head = self._head(response, close, len(body))
         self.channel.write(head if head_only else head + body)
 
     async def _write_parts(
         self, response: Response, parts: Sequence[bytes], *, close: bool, head_only: bool
     ) -> None:
-        length = sum(map(len, parts))
-        head = self._head(response, _length_field(response, length), close)
+        head = self._head(response, close, sum(map(len, parts)))
         for stride in _strides(head, () if head_only else parts):
             self.channel.write(stride)
             if self.channel.is_full:
@@ -591,15 +608,16 @@ class HttpConnection:
 
     async def _write_stream(self, request: Request, response: Response, *, head_only: bool) -> None:
         chunks = cast("AsyncIterator[bytes]", response.body)
-        framing, is_chunked = [], False
+        is_chunked = False
         if not _has_field(response, "content-length") and response.status not in BODILESS:
             if request.version == "1.1":
-                framing, is_chunked = [("Transfer-Encoding", "chunked")], True
+                is_chunked = True
+                response.headers.append(("Transfer-Encoding", "chunked"))
             else:
                 self._is_last = True
         complete = False
         try:
-            self.channel.write(self._head(response, framing, self._is_last))
+            self.channel.write(self._head(response, self._is_last))
             if not head_only:
                 self._streaming = True
                 if self._eof:
@@ -684,8 +702,8 @@ class HttpConnection:
             self._server.arm(self, self._limits.stall_timeout)
 
     def _uncancel(self) -> None:
-        if self._task is not None:
-            self._task.uncancel()
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()
 
 
 class _UpgradedStream(RawStream):
@@ -730,14 +748,9 @@ def _split_target(target: bytes) -> tuple[str, str]:
     return path, query
 
 
-def _length_field(response: Response, length: int) -> list[tuple[str, str]]:
-    if response.status in BODILESS or _has_field(response, "content-length"):
-        return []
-    return [("Content-Length", str(length))]
-
-
 def _has_field(response: Response, name: str) -> bool:
-    return any(known.lower() == name for known, _ in response.headers)
+    length = len(name)
+    return any(len(known) == length and known.lower() == name for known, _ in response.headers)
 
 
 def _plain_answer(status: int, text: str) -> Response:
