@@ -1,8 +1,8 @@
 """Taint eviction: pods leave a node whose NoExecute taints they do not tolerate, or not for ever.
 
 Watches pods and nodes; writes pods/status (why it goes) and deletes pods. When a pod has to go
-follows from the world alone: from when the taint was added, or from when the pod came if that was
-later. A restart of ours therefore gives nobody more time.
+follows from when the taint was added, or from when the pod came if that was later. Taints of ours
+say when that was, so that a restart gives nobody more time; for others it is when we first saw it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from pybernetes.api.conditions import TRUE, condition_of
 from pybernetes.api.core.taints import NO_EXECUTE, tolerates_taint
 from pybernetes.api.types.core_v1 import Node, Pod
 from pybernetes.apimachinery.errors import NotFound
-from pybernetes.apimachinery.meta import Key, key_of
+from pybernetes.apimachinery.meta import key_of
 from pybernetes.client import NORMAL, changes_of
 from pybernetes.controllers.nodepods import index_by_node, mark_disrupted, pods_on
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pybernetes.api.types.core_v1 import Taint
+    from pybernetes.apimachinery.meta import Key
     from pybernetes.controllers.context import ControllerContext
 
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
@@ -31,6 +34,17 @@ def expelling_taints(node: Node | None) -> tuple[Taint, ...]:
     if node is None:
         return ()
     return tuple(taint for taint in node.spec.taints if taint.effect == NO_EXECUTE)
+
+
+def dated(taints: Sequence[Taint], known: Sequence[Taint], now: datetime) -> tuple[Taint, ...]:
+    """The same taints, each with the time it was added; who knows it already knows since when."""
+    since = {(t.key, t.value): t.time_added for t in known}
+    return tuple(
+        taint
+        if taint.time_added
+        else msgspec.structs.replace(taint, time_added=since.get((taint.key, taint.value), now))
+        for taint in taints
+    )
 
 
 def eviction_moment(pod: Pod, taints: Sequence[Taint]) -> datetime | None:
@@ -66,14 +80,15 @@ class TaintEvictionController:
         self._client = context.client_for(self.account)
         self._recorder = context.recorder_for(self.name)
         self._clock = context.clock
-        self._nodes = context.caches.of(Node)
         self._pods = context.caches.of(Pod)
         index_by_node(self._pods)
+        # The taints by which each node expels pods, by its name; all of them say since when.
+        self._taints: dict[str, tuple[Taint, ...]] = {}
         # Pods that will have to go if nothing changes.
         self._pending: set[Key] = set()
         self.sources = (
             changes_of(self._pods, self._pod_changed),
-            changes_of(self._nodes, self._node_changed),
+            changes_of(context.caches.of(Node), self._node_changed),
         )
 
     async def reconcile(self, key: Key) -> timedelta | None:
@@ -81,8 +96,7 @@ class TaintEvictionController:
         if pod is None or pod.metadata.deletion_timestamp is not None:
             self._pending.discard(key)
             return None
-        taints = expelling_taints(self._nodes.get(Key("", pod.spec.node_name)))
-        moment = eviction_moment(pod, taints)
+        moment = eviction_moment(pod, self._taints.get(pod.spec.node_name, ()))
         if moment is None:
             if key in self._pending:
                 self._pending.discard(key)
@@ -121,7 +135,7 @@ class TaintEvictionController:
             and old.spec.tolerations == new.spec.tolerations
         ):
             return ()
-        if not expelling_taints(self._nodes.get(Key("", new.spec.node_name))):
+        if new.spec.node_name not in self._taints:
             return self._if_pending(key_of(new))
         return (key_of(new),)
 
@@ -129,8 +143,13 @@ class TaintEvictionController:
         return (key,) if key in self._pending else ()
 
     def _node_changed(self, old: Node | None, new: Node | None) -> Iterable[Key]:
-        if expelling_taints(old) == expelling_taints(new):
-            return ()
         node = new or old
         assert node is not None
-        return [key_of(pod) for pod in pods_on(self._pods, node.metadata.name)]
+        name = node.metadata.name
+        before = self._taints.pop(name, ())
+        taints = dated(expelling_taints(new), before, self._clock.now())
+        if taints:
+            self._taints[name] = taints
+        if taints == before:
+            return ()
+        return [key_of(pod) for pod in pods_on(self._pods, name)]
