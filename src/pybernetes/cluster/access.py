@@ -16,6 +16,7 @@ from pybernetes.apiserver.admission import World, admission_chain
 from pybernetes.apiserver.authn.bearer import BearerAuthenticator
 from pybernetes.apiserver.authn.bootstraptoken import BootstrapTokens
 from pybernetes.apiserver.authn.certificate import CertificateAuthenticator
+from pybernetes.apiserver.authn.issuer import issuer_routes
 from pybernetes.apiserver.authn.reviews import identity_reviews
 from pybernetes.apiserver.authn.serviceaccounts import ServiceAccountTokens
 from pybernetes.apiserver.authn.signingkey import SigningKey
@@ -82,6 +83,7 @@ def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
         routes=(
             *Discovery(server.catalog, address=options.advertise_address).routes(),
             *OpenApi(server.catalog).routes(),
+            *issuer_routes(key, server=f"https://{options.advertise_address}:{options.port}"),
         ),
     )
 

@@ -7,6 +7,7 @@ import base64
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import jwt
 import pytest
 
 from pybernetes.api.types.authentication_v1 import (
@@ -16,6 +17,7 @@ from pybernetes.api.types.authentication_v1 import (
 )
 from pybernetes.api.types.core_v1 import Pod, Secret, ServiceAccount
 from pybernetes.api.types.meta_v1 import ObjectMeta
+from pybernetes.api.user import UserInfo
 from pybernetes.apimachinery.errors import BadRequest, Conflict, Invalid, NotFound
 from pybernetes.apiserver.authn.bearer import token_of
 from pybernetes.apiserver.authn.bootstraptoken import user_of_secret
@@ -170,6 +172,25 @@ async def test_impossible_requests_for_tokens(plane: ControlPlane) -> None:
     reference = BoundObjectReference(kind="Pod", api_version="v1", name="web", uid="other")
     with pytest.raises(Conflict, match="the UID in the bound object reference"):
         await request_token(plane, bound_object_ref=reference)
+
+
+async def test_others_can_verify_our_tokens(plane: ControlPlane) -> None:
+    robot = UserInfo("system:serviceaccount:default:default", ("system:serviceaccounts",))
+    path = "/.well-known/openid-configuration"
+    status, found = await ask(plane, "GET", path, identity=robot)
+    assert (status, found["jwks_uri"]) == (200, "https://192.168.7.1:6443/openid/v1/jwks")
+    status, keys = await ask(plane, "GET", "/openid/v1/jwks", identity=robot)
+    token = (await request_token(plane)).status.token
+    public = jwt.PyJWK(keys["keys"][0]).key
+    claims = jwt.decode(
+        token,
+        public,
+        algorithms=["ES256"],
+        audience=found["issuer"],
+        options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
+    )
+    assert claims["sub"] == robot.name
+    assert (await ask(plane, "GET", path))[0] == 403
 
 
 # --- bootstrap tokens -----------------------------------------------------------------------------
