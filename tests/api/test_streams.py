@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,9 +54,9 @@ from pybernetes.api.types.core_v1 import (
 )
 from pybernetes.api.types.meta_v1 import ObjectMeta
 from pybernetes.api.user import UserInfo
-from pybernetes.apimachinery.errors import BadRequest
+from pybernetes.apimachinery.errors import BadRequest, ServiceUnavailable
 from pybernetes.apiserver.hooks import Route
-from pybernetes.apiserver.nodes import NodeEndpoint, Nodes
+from pybernetes.apiserver.nodes import NodeEndpoint, Nodes, dial_tls
 from pybernetes.apiserver.server import ApiServer, Plugins
 from pybernetes.apiserver.streams import chosen_container, log_query, stream_handlers
 from pybernetes.kubelet.runtime.interface import Output, PortStream, ProcessStream
@@ -492,6 +493,14 @@ async def test_refusals_of_logs_have_upstreams_words() -> None:
         code, message = await w.refusal(f"{PODS}/solo/log?tailLines=-1")
         assert code == 422
         assert "tailLines: Invalid value: -1: must be greater than or equal to 0" in message
+
+
+@pytest.mark.parametrize("host", ["198.18.0.1", "203.0.113.9", "2001:db8::1"])
+def test_simulated_addresses_are_never_dialled(host: str) -> None:
+    dial = dial_tls(ssl.create_default_context())
+    with pytest.raises(ServiceUnavailable):
+        dial(NodeEndpoint("n1", host, 10250))
+    assert isinstance(dial(NodeEndpoint("n1", "127.0.0.1", 10250)), HttpClient)
 
 
 def test_the_default_container_is_the_annotated_one() -> None:

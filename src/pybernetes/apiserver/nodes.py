@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pybernetes.apimachinery.errors import (
@@ -66,10 +67,31 @@ class NodeEndpoint:
 Dial = Callable[[NodeEndpoint], "HttpTransport"]
 
 
+# Ranges for benchmarks and documentation (RFC 2544, RFC 5737, RFC 3849). Simulated nodes and
+# pods have such addresses; a packet to one would leave by the default route and reach a stranger.
+_NOWHERE = tuple(
+    map(
+        ip_network,
+        ["198.18.0.0/15", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"],
+    )
+)
+
+
+def check_dialled(host: str) -> None:
+    """Raises ServiceUnavailable for an address that must never be tried."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return
+    if any(address in network for network in _NOWHERE):
+        raise ServiceUnavailable(f"{host} is the address of something simulated, not of a machine")
+
+
 def dial_tls(context: ssl.SSLContext) -> Dial:
     """Over HTTPS, with the certificate that is loaded in the context."""
 
     def dial(endpoint: NodeEndpoint) -> HttpTransport:
+        check_dialled(endpoint.host)
         return HttpClient(endpoint.url, tls=context)
 
     return dial

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pybernetes.apimachinery.errors import BadRequest, NotFound, ServiceUnavailable, StatusError
-from pybernetes.apiserver.nodes import unreachable_as_status
+from pybernetes.apiserver.nodes import check_dialled, unreachable_as_status
 from pybernetes.wire.client import HttpClient
 from pybernetes.wire.http import Response, WireError
 from pybernetes.wire.proxy import end_to_end, forward, tunnel
@@ -82,7 +82,9 @@ class _Proxies:
         if target is not None and target.kind == "Pod":
             pod = self._nodes.pod(target.namespace or namespace, target.name)
             return await self._through_pod(call, pod, scheme, number)
-        url = f"{scheme or 'http'}://{address.ip}:{number}"
+        check_dialled(address.ip)
+        host = f"[{address.ip}]" if ":" in address.ip else address.ip
+        url = f"{scheme or 'http'}://{host}:{number}"
         return await self._hand_on(call, HttpClient(url, tls=_no_verification(scheme)))
 
     async def node(self, call: Call, served: Served, namespace: str, name: str) -> Response:
