@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pybernetes.api.apps import APPS_RESOURCES
 from pybernetes.api.authentication import AUTHENTICATION_RESOURCES
 from pybernetes.api.authorization import AUTHORIZATION_RESOURCES
+from pybernetes.api.autoscaling import AUTOSCALING_RESOURCES
 from pybernetes.api.batch import BATCH_RESOURCES
 from pybernetes.api.certificates import CERTIFICATES_RESOURCES
 from pybernetes.api.coordination import COORDINATION_RESOURCES
@@ -32,6 +33,7 @@ RESOURCES: tuple[Resource[Any], ...] = (
     *AUTHORIZATION_RESOURCES,
     *EVENTS_RESOURCES,
     *BATCH_RESOURCES,
+    *AUTOSCALING_RESOURCES,
     *CERTIFICATES_RESOURCES,
     *COORDINATION_RESOURCES,
     *DISCOVERY_RESOURCES,
