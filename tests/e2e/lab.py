@@ -74,6 +74,7 @@ class Lab:
             **kept,
             # kubectl keeps what it discovered below HOME; another cluster must not see it.
             "HOME": str(self.directory / "home"),
+            "TMPDIR": str(self.directory / "home"),
             "KUBECONFIG": str(self.kubeconfig or self.data_dir / "kubeconfig"),
             "PYTHONDONTWRITEBYTECODE": "1",
         }

@@ -82,6 +82,22 @@ def processes_naming(directory: Path) -> frozenset[tuple[int, str]]:
     )
 
 
+def processes_in_cgroup(name: str) -> list[int]:
+    """Processes in a cgroup whose path has this in it, the oldest first."""
+    found = []
+    for pid in _pids():
+        with suppress(OSError):
+            if name in Path(f"/proc/{pid}/cgroup").read_text():
+                found.append(pid)
+    return sorted(found, key=lambda pid: int(_start_time(pid) or 0))
+
+
+def same_network(pid: int) -> list[int]:
+    """All processes in the network namespace of a process."""
+    network = _network_of(pid)
+    return [other for other in _pids() if _network_of(other) == network]
+
+
 def mounts_below(directory: Path) -> list[str]:
     lines = Path("/proc/self/mounts").read_text().splitlines()
     return [line.split()[1] for line in lines if line.split()[1].startswith(f"{directory}/")]
