@@ -92,6 +92,21 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     assert answers == [b"/%d" % n for n in range(50)]
 
 
+async def test_answers_may_share_their_headers() -> None:
+    shared = [("Content-Type", "text/plain")]
+
+    async def answer(request: Request) -> Response:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"stream"
+
+        return Response(200, shared, chunks() if request.path == "/stream" else b"whole")
+
+    async with running(answer) as (_, port):
+        text = await talk(port, GET.replace(b"/", b"/stream", 1), GET, pause=0.02)
+    assert text.count(b"chunked") == text.count(b"Content-Length: 5") == 1
+    assert shared == [("Content-Type", "text/plain")]
+
+
 async def test_old_clients_get_what_they_understand() -> None:
     async def stream(request: Request) -> Response:
         async def chunks() -> AsyncIterator[bytes]:

@@ -124,7 +124,7 @@ class KubeletServer:
     async def handle(self, request: Request) -> Response:
         user = await self._authenticate(request)
         if user is None:
-            return Response(401, _TEXT, b"Unauthorized")
+            return Response(401, list(_TEXT), b"Unauthorized")
         access = access_of(request.method, request.path)
         if not await self._authorize(user, access):
             text = (
@@ -177,14 +177,14 @@ class KubeletServer:
     def _pods(self) -> Response:
         items = b",".join(encode(pod) for pod in self._agent.pods())
         head = b'{"kind":"PodList","apiVersion":"v1","metadata":{},"items":['
-        return Response(200, _JSON, [head, items, b"]}"])
+        return Response(200, list(_JSON), [head, items, b"]}"])
 
     async def _logs(self, request: Request, pod: Pod, container: str) -> Response:
         if container not in container_names(pod):
             text = f'container "{container}" not found in pod "{pod.metadata.name}"\n'
             return _text(404, text)
         chunks = await self._agent.read_log(pod, container, log_options(request.query))
-        return Response(200, _TEXT, chunks)
+        return Response(200, list(_TEXT), chunks)
 
     async def _exec(self, request: Request, pod: Pod, container: str) -> Response:
         command, wanted = _all_of(request.query, "command"), wanted_streams(request.query)
@@ -212,7 +212,7 @@ class KubeletServer:
         if container not in container_names(pod):
             return _text(500, f'container not found ("{container}")')
         command = " ".join(_all_of(request.query, "cmd")).split(" ")
-        return Response(200, _TEXT, await self._agent.run(pod, container, command))
+        return Response(200, list(_TEXT), await self._agent.run(pod, container, command))
 
     async def _port_forward(self, request: Request, pod: Pod, _: str) -> Response:
         ports = [

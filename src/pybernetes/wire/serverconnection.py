@@ -577,9 +577,21 @@ class HttpConnection:
             self.body_taken(body.drop())
         return keep
 
-    def _head(self, response: Response, close: bool, length: int | None = None) -> bytes:
-        """With a length unless it is None, there may be none, or the handler has set one."""
+    def _head(
+        self,
+        response: Response,
+        close: bool,
+        length: int | None = None,
+        *,
+        is_chunked: bool = False,
+    ) -> bytes:
+        """With a length unless it is None, there may be none, or the handler has set one.
+
+        The handler's list is left as it is: it may be one that all its answers share.
+        """
         fields = response.headers.copy()
+        if is_chunked:
+            fields.append(("Transfer-Encoding", "chunked"))
         fields.append(("Date", self._server.date()))
         if close:
             fields.append(("Connection", "close"))
@@ -612,12 +624,11 @@ class HttpConnection:
         if not _has_field(response, "content-length") and response.status not in BODILESS:
             if request.version == "1.1":
                 is_chunked = True
-                response.headers.append(("Transfer-Encoding", "chunked"))
             else:
                 self._is_last = True
         complete = False
         try:
-            self.channel.write(self._head(response, self._is_last))
+            self.channel.write(self._head(response, self._is_last, is_chunked=is_chunked))
             if not head_only:
                 self._streaming = True
                 if self._eof:
