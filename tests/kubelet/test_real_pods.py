@@ -40,6 +40,7 @@ from pybernetes.apiserver.server import ApiServer
 from pybernetes.client import Caches, Client, EventWriter
 from pybernetes.kubelet import Kubelet, KubeletConfig
 from pybernetes.kubelet.agent import Agent
+from pybernetes.kubelet.runtime.linux import cgroup_roots
 from pybernetes.kubelet.server import LogOptions
 from pybernetes.storage.memory import MemoryStore
 from pybernetes.testing.builders import config_map, container, pod, secret
@@ -117,6 +118,7 @@ class World:
             root_dir=self.place.directory / "kubelet",
             log_dir=self.place.directory / "logs",
             addresses=("127.0.0.1",),
+            cgroup_root=f"/{self.place.namespace}",
         )
         self.kubelet = Kubelet(
             self.client,
@@ -170,6 +172,11 @@ def place() -> Iterator[Place]:
     place = make_place()
     yield place
     remove_place(place)
+    for root in cgroup_roots():
+        for directory in sorted((root / place.namespace).rglob("*/"), reverse=True):
+            directory.rmdir()
+        with suppress(FileNotFoundError):
+            (root / place.namespace).rmdir()
 
 
 @pytest.fixture
@@ -312,6 +319,20 @@ async def test_users_groups_and_limits(world: World) -> None:
             found.status.container_statuses[0].container_id.partition("//")[2]
         )
         assert status.resources is None or status.resources.memory_limit_bytes == 64 * 2**20
+        where = f"{world.place.namespace}/burstable/pod{found.metadata.uid}"
+        assert where in await world.run(found, "cat", "/proc/1/cgroup")
+        above = [root / where for root in cgroup_roots() if (root / where).is_dir()]
+        limits = [
+            int((directory / name).read_text())
+            for directory in above
+            for name in ("memory.limit_in_bytes", "memory.max")
+            if (directory / name).exists()
+        ]
+        assert limits == [64 * 2**20]
+        await world.client.delete(found, grace_seconds=1)
+        async with asyncio.timeout(10):
+            while any(directory.exists() for directory in above):
+                await asyncio.sleep(0.1)
 
 
 async def test_probes_logs_last_words_and_restarts(world: World) -> None:

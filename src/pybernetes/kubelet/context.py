@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pybernetes.kubelet.images import Images
     from pybernetes.kubelet.objects import Objects
     from pybernetes.kubelet.pod_status import NodeFacts
+    from pybernetes.kubelet.podcgroup import PodCgroups
     from pybernetes.kubelet.runtime.interface import Runtime
 
 
@@ -32,6 +33,8 @@ class NodeContext:
     images: Images
     facts: NodeFacts
     cgroup_driver: str = "cgroupfs"
+    cgroups: PodCgroups | None = None
+    """None: the runtime decides where containers' cgroups are."""
 
     def say(self, pod: Pod, type_: str, reason: str, message: str, container: str = "") -> None:
         """Record an event about a pod, or about one of its containers."""

@@ -29,6 +29,7 @@ from pybernetes.kubelet.node import NodeReporter, allocatable_of, capacity_of
 from pybernetes.kubelet.objects import Objects
 from pybernetes.kubelet.pod_machine import Changed, Condemned, Forgotten
 from pybernetes.kubelet.pod_status import NodeFacts
+from pybernetes.kubelet.podcgroup import PodCgroups
 from pybernetes.kubelet.rotation import LOOK_EVERY, LogRotation
 from pybernetes.kubelet.runtime.interface import (
     ContainerRuntimeError,
@@ -98,6 +99,9 @@ class Kubelet:
             objects=Objects(caches),
             images=Images(runtime, clock),
             facts=facts,
+            cgroups=PodCgroups(config.cgroup_root, config.pod_pids_limit)
+            if config.cgroup_root and not config.is_simulated
+            else None,
         )
         self._pods = caches.of(Pod, field_selector=f"spec.nodeName={config.node_name}")
         self._node = caches.of(Node, field_selector=f"metadata.name={config.node_name}")

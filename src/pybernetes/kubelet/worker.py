@@ -48,7 +48,12 @@ from pybernetes.kubelet.runtime.interface import (
     SandboxNotFound,
     SandboxState,
 )
-from pybernetes.kubelet.runtime_spec import container_spec, sandbox_spec, termination_file
+from pybernetes.kubelet.runtime_spec import (
+    cgroup_parent,
+    container_spec,
+    sandbox_spec,
+    termination_file,
+)
 from pybernetes.kubelet.statuswriter import StatusWriter
 from pybernetes.kubelet.volumes.pod import PodVolumes, VolumeProblem
 from pybernetes.wire.http import WireError
@@ -371,6 +376,8 @@ class PodWorker:
             spec = sandbox_spec(context, pod, number)
             if not context.config.is_simulated:
                 Path(spec.log_directory).mkdir(parents=True, exist_ok=True)
+            if context.cgroups is not None and context.cgroup_driver != "systemd":
+                await asyncio.to_thread(context.cgroups.prepare, pod, spec.cgroup_parent)
             id_ = await context.runtime.run_sandbox(spec)
             status = await context.runtime.sandbox_status(id_)
         except ContainerRuntimeError as error:
@@ -572,8 +579,12 @@ class PodWorker:
         if delete_object:
             await self._delete_object()
         await self._remove_sandboxes()
-        if not self._context.config.is_simulated:
-            directory = self._context.config.pod_log_dir(self._state.pod)
+        context, pod = self._context, self._state.pod
+        if context.cgroups is not None and context.cgroup_driver != "systemd":
+            parent = cgroup_parent(context, pod)
+            await asyncio.to_thread(context.cgroups.remove, pod, parent)
+        if not context.config.is_simulated:
+            directory = context.config.pod_log_dir(pod)
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         self.post(machine.Removed())
 
