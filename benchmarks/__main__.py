@@ -19,7 +19,7 @@ from typing import Any
 HERE = Path(__file__).parent
 BASELINE = HERE / "baseline.json"
 # Each prints one JSON object on its standard output.
-BENCHMARKS = ("wire", "storage", "apiserver", "scheduler", "network", "cluster")
+BENCHMARKS = ("wire", "storage", "apiserver", "access", "scheduler", "network", "cluster")
 
 
 def main() -> int:

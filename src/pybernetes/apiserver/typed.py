@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Decoded objects kept; beyond it all are forgotten and decoded anew when asked for.
-_KEPT = 4096
+KEPT = 4096
+# For kinds of which there are many and none is asked for twice: a typed pod has 14 KB.
+HARDLY_ANY = 64
 
 
 class Typed(Generic[T]):
-    """The objects of one kind."""
+    """The objects of one kind; of those decoded at most `keep` stay in memory."""
 
-    def __init__(self, catalog: Catalog, kind: type[T]) -> None:
+    def __init__(self, catalog: Catalog, kind: type[T], *, keep: int = KEPT) -> None:
         info = info_of(kind)
         self.served: Served | None = catalog.find(info.group, info.version, info.plural)
         self.cache: WatchCache | None = None
+        self._keep = keep
         if self.served is not None and self.served.is_stored:
             self.cache = self.served.cache
         # By cache key, with the entry it was decoded from.
@@ -60,6 +63,11 @@ class Typed(Generic[T]):
             for entry in tuple(self.cache.select(namespace)):
                 yield self._of(entry)
 
+    def entries(self) -> Iterator[Entry]:
+        """All entries as bytes, for whoever needs to decode only some."""
+        if self.cache is not None:
+            yield from tuple(self.cache.entries.values())
+
     def follow(self, callback: Callable[[Event], None]) -> None:
         """Tell of every change from now on; see `WatchCache.listeners`."""
         if self.cache is not None:
@@ -77,7 +85,7 @@ class Typed(Generic[T]):
         if known is not None and known[0] is entry:
             return known[1]
         obj = self.decode(entry)
-        if len(self._decoded) >= _KEPT:
+        if len(self._decoded) >= self._keep:
             self._decoded.clear()
         self._decoded[entry.key] = (entry, obj)
         return obj

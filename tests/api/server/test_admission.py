@@ -119,6 +119,17 @@ async def test_a_pod_needs_its_account(plane: ControlPlane) -> None:
     )
 
 
+async def test_a_pod_waits_for_the_first_account(plane: ControlPlane) -> None:
+    await make_namespace(plane, "new")
+    async with asyncio.TaskGroup() as tasks:
+        pods = [tasks.create_task(plane.admin.create(builders.pod(f"p{n}", "new"))) for n in (1, 2)]
+        await asyncio.sleep(0.5)
+        assert not any(pod.done() for pod in pods)
+        metadata = ObjectMeta(name="default", namespace="new")
+        await plane.admin.create(ServiceAccount(metadata=metadata))
+    assert all(pod.result().spec.service_account_name == "default" for pod in pods)
+
+
 async def test_tokens_may_be_declined(plane: ControlPlane) -> None:
     made = await plane.admin.create(builders.pod("web", automount_service_account_token=False))
     assert made.spec.volumes == ()

@@ -299,6 +299,17 @@ async def test_nobody_grants_what_they_do_not_have(plane: ControlPlane) -> None:
     await mo.update(replace(made, metadata=replace(made.metadata, labels=labels)))
 
 
+async def test_labels_grant_too(plane: ControlPlane) -> None:
+    """A role gathered into another by its labels gives its rules to whoever has that one."""
+    mo = await manager_of_roles(plane)
+    strong = await plane.admin.get(ClusterRole, "cluster-admin")
+    labels = {**strong.metadata.labels, "rbac.authorization.k8s.io/aggregate-to-view": "true"}
+    with pytest.raises(Forbidden, match="attempting to grant RBAC permissions"):
+        await mo.update(replace(strong, metadata=replace(strong.metadata, labels=labels)))
+    owned = replace(strong.metadata, finalizers=("example.com/mine",))
+    await mo.update(replace(strong, metadata=owned))
+
+
 async def test_nobody_binds_what_they_do_not_have(plane: ControlPlane) -> None:
     mo = await manager_of_roles(plane, can("get", "pods"))
     binding = RoleBinding(

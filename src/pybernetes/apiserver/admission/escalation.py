@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from pybernetes.api.rbac import GROUP
 from pybernetes.api.types.rbac_v1 import PolicyRule
 from pybernetes.api.user import MASTERS
@@ -48,7 +50,7 @@ class Escalation(Plugin):
 
     def _check_role(self, attributes: Attributes) -> None:
         new, old = attributes.obj, attributes.old
-        if old is not None and _grants(new) == _grants(old):
+        if _only_collects(new, old):
             return
         if self._may(attributes, "escalate", attributes.resource, attributes.name):
             return
@@ -63,7 +65,7 @@ class Escalation(Plugin):
     def _check_binding(self, attributes: Attributes) -> None:
         new: RoleBinding | ClusterRoleBinding = attributes.obj
         old: RoleBinding | ClusterRoleBinding | None = attributes.old
-        if old is not None and (new.role_ref, new.subjects) == (old.role_ref, old.subjects):
+        if _only_collects(new, old):
             return
         reference = new.role_ref
         resource = f"{reference.kind.lower()}s"
@@ -103,5 +105,20 @@ class Escalation(Plugin):
         )
 
 
-def _grants(role: Any) -> tuple[object, object]:
-    return role.rules, getattr(role, "aggregation_rule", None)
+def _only_collects(new: Any, old: Any) -> bool:
+    """Whether an update changes nothing but what garbage collection needs to.
+
+    Labels count as much as rules do: they decide into which other roles these are gathered.
+    """
+    if old is None:
+        return False
+    was, said = old.metadata, new.metadata
+    metadata = replace(
+        said,
+        owner_references=was.owner_references,
+        finalizers=was.finalizers,
+        managed_fields=was.managed_fields,
+        resource_version=was.resource_version,
+        generation=was.generation,
+    )
+    return bool(replace(new, metadata=metadata) == old)

@@ -23,7 +23,7 @@ from pybernetes.apiserver.authz.references import (
     references_of,
 )
 from pybernetes.apiserver.hooks import Operation
-from pybernetes.apiserver.typed import Typed
+from pybernetes.apiserver.typed import HARDLY_ANY, Typed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,7 +62,7 @@ _REFERENCES = {
 
 class NodeRestriction(Plugin):
     def __init__(self, world: World) -> None:
-        self._pods = Typed(world.catalog, Pod)
+        self._pods = Typed(world.catalog, Pod, keep=HARDLY_ANY)
 
     # Before the plugins behind it fill anything in: a mirror pod is judged as it was sent.
     async def mutate(self, attributes: Attributes) -> None:
@@ -100,7 +100,9 @@ class NodeRestriction(Plugin):
             )
 
     def _check_own_pod(self, attributes: Attributes, node: str, what: str) -> None:
-        pod = self._pods.get(attributes.name, attributes.namespace)
+        pod: Pod | None = attributes.old
+        if pod is None:  # an eviction is of another kind
+            pod = self._pods.get(attributes.name, attributes.namespace)
         if pod is None:
             raise NotFound("pods", attributes.name)
         if pod.spec.node_name != node:

@@ -7,6 +7,7 @@ no. A mirror pod stands for a static one and may use nothing of the API.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -35,12 +36,15 @@ if TYPE_CHECKING:
     from pybernetes.api.types.core_v1 import Container, Pod, PodSpec
     from pybernetes.apiserver.admission.world import World
     from pybernetes.apiserver.hooks import Attributes
+    from pybernetes.apiserver.watchcache import Event
 
 DEFAULT_ACCOUNT = "default"
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 VOLUME_PREFIX = "kube-api-access-"
 # A little over an hour: by this number the token issuer knows these volumes.
 TOKEN_SECONDS = 3607
+# How long a pod waits for the default account of its namespace; upstream tries ten times.
+_PATIENCE_SECONDS = 1.0
 
 _SOURCES = (
     VolumeProjection(
@@ -72,6 +76,9 @@ class ServiceAccounts(Plugin):
     def __init__(self, world: World) -> None:
         self._accounts = Typed(world.catalog, ServiceAccount)
         self._random = world.random
+        # By key of an account, set when it is made: who waits for it.
+        self._waiting: dict[str, asyncio.Event] = {}
+        self._accounts.follow(self._on_change)
 
     async def mutate(self, attributes: Attributes) -> None:
         if attributes.operation is not Operation.CREATE or not is_pod(attributes):
@@ -81,7 +88,7 @@ class ServiceAccounts(Plugin):
             self._check_mirror_pod(attributes, pod)
             return
         name = pod.spec.service_account_name or pod.spec.service_account or DEFAULT_ACCOUNT
-        account = self._accounts.get(name, attributes.namespace)
+        account = await self._account(name, attributes.namespace)
         if account is None:
             key = f"{attributes.namespace}/{name}"
             raise refused(
@@ -94,6 +101,27 @@ class ServiceAccounts(Plugin):
         if not spec.image_pull_secrets:
             spec = replace(spec, image_pull_secrets=account.image_pull_secrets)
         attributes.obj = replace(pod, spec=spec)
+
+    async def _account(self, name: str, namespace: str) -> ServiceAccount | None:
+        """The account. A new namespace has its default one a moment later: that is waited for."""
+        account = self._accounts.get(name, namespace)
+        if account is not None or name != DEFAULT_ACCOUNT:
+            return account
+        key = f"{namespace}/{name}"
+        waiting = self._waiting.setdefault(key, asyncio.Event())
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await waiting.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if self._waiting.get(key) is waiting:
+                del self._waiting[key]
+        return self._accounts.get(name, namespace)
+
+    def _on_change(self, event: Event) -> None:
+        if (waiting := self._waiting.pop(event.entry.key, None)) is not None:
+            waiting.set()
 
     def _check_mirror_pod(self, attributes: Attributes, pod: Pod) -> None:
         if pod.spec.service_account_name:

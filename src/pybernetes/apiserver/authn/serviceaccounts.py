@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pybernetes.api.types.core_v1 import Node, Pod, Secret, ServiceAccount
 from pybernetes.api.user import AUTHENTICATED, UserInfo, service_account_user
 from pybernetes.apiserver.authn.tokenclaims import ISSUER, Bound, TokenFacts, facts_of
-from pybernetes.apiserver.typed import Typed
+from pybernetes.apiserver.typed import HARDLY_ANY, Typed
 
 if TYPE_CHECKING:
     from pybernetes.aio.clock import Clock
@@ -59,7 +59,10 @@ class ServiceAccountTokens:
         issuer: str = ISSUER,
     ) -> None:
         self._clock, self._key, self.issuer = clock, key, issuer
-        self._accounts, self._pods = Typed(catalog, ServiceAccount), Typed(catalog, Pod)
+        self._accounts, self._pods = (
+            Typed(catalog, ServiceAccount),
+            Typed(catalog, Pod, keep=HARDLY_ANY),
+        )
         self._nodes, self._secrets = Typed(catalog, Node), Typed(catalog, Secret)
         # By token.
         self._verified: dict[str, _Verified] = {}

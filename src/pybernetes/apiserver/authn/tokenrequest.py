@@ -30,7 +30,7 @@ from pybernetes.apiserver.authn.tokenclaims import (
 from pybernetes.apiserver.body import BodyKind, check_write_options, read_object
 from pybernetes.apiserver.hooks import Attributes, Operation
 from pybernetes.apiserver.respond import object_response
-from pybernetes.apiserver.typed import Typed
+from pybernetes.apiserver.typed import HARDLY_ANY, Typed
 from pybernetes.apiserver.verbs.write import new_uid
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ class TokenIssuer:
     def __init__(self, backend: Backend, key: SigningKey, *, issuer: str = ISSUER) -> None:
         self._backend, self._key, self._issuer = backend, key, issuer
         catalog = backend.catalog
-        self._accounts, self._pods = Typed(catalog, ServiceAccount), Typed(catalog, Pod)
+        self._accounts, self._pods = (
+            Typed(catalog, ServiceAccount),
+            Typed(catalog, Pod, keep=HARDLY_ANY),
+        )
         self._nodes, self._secrets = Typed(catalog, Node), Typed(catalog, Secret)
 
     async def __call__(self, call: Call, served: Served, namespace: str, name: str) -> Response:

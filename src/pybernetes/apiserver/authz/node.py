@@ -28,7 +28,7 @@ from pybernetes.apiserver.authz.references import (
 from pybernetes.apiserver.authz.rules import Grants
 from pybernetes.apiserver.bootstrap.rule import EVENTS, READ, can
 from pybernetes.apiserver.hooks import Access, Decision, Verdict
-from pybernetes.apiserver.typed import Typed
+from pybernetes.apiserver.typed import HARDLY_ANY, Typed
 
 if TYPE_CHECKING:
     from pybernetes.api.user import UserInfo
@@ -54,6 +54,9 @@ NODE_RULES = (
 
 ALLOWED = Decision(Verdict.ALLOW)
 
+# What the JSON of a bound pod contains; some others do too, which costs a look.
+_BOUND = b'"nodeName":"'
+
 # (resource, namespace, name)
 _Target = tuple[str, str, str]
 
@@ -69,7 +72,7 @@ class NodeGraph:
     """What the pods of each node refer to."""
 
     def __init__(self, catalog: Catalog) -> None:
-        self._pods = Typed(catalog, Pod)
+        self._pods = Typed(catalog, Pod, keep=HARDLY_ANY)
         self._claims = Typed(catalog, PersistentVolumeClaim)
         self._volumes = Typed(catalog, PersistentVolume)
         self._attachments = Typed(catalog, VolumeAttachment)
@@ -81,10 +84,12 @@ class NodeGraph:
         self._pods.follow(self._on_change)
 
     def _fill(self) -> None:
-        if not self._filled:
-            self._filled = True
-            for pod in self._pods.list():
-                self._add(f"{pod.metadata.namespace}/{pod.metadata.name}", pod)
+        if self._filled:
+            return
+        self._filled = True
+        for entry in self._pods.entries():
+            if _BOUND in entry.value:
+                self._add(entry.key, self._pods.decode(entry))
 
     def _on_change(self, event: Event) -> None:
         if not self._filled:
@@ -96,7 +101,7 @@ class NodeGraph:
         # A bound pod's references are settled, but for containers added to debug it.
         if entry.key in self._known and b'"ephemeralContainers"' not in entry.value:
             return
-        if b'"nodeName":"' not in entry.value:
+        if _BOUND not in entry.value:
             return
         self._remove(entry.key)
         self._add(entry.key, self._pods.decode(entry))
