@@ -1,8 +1,9 @@
 """What types and fields are for, in a sentence: the words behind `kubectl explain`.
 
-They stand in `descriptions.txt`, a table to be read by people: a section per type, its first
-line about the type, the others about fields. The section `[*]` is for fields that mean the same
-wherever they occur. The table is read for a document and forgotten with it.
+They stand in `descriptions.txt`, a table to be read by people: a section per type, with a line
+about the type and others about fields; `= type` takes over the lines of a section further up. The
+section `[*]` is for fields that mean the same wherever they occur. The table is read for a document
+and forgotten with it.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ def parse(text: str) -> dict[str, dict[str, str]]:
             continue
         if line.startswith("["):
             section = table.setdefault(line.strip("[]"), {})
+            continue
+        if line.startswith("= "):
+            for field, words in table[line.removeprefix("= ")].items():
+                section.setdefault(field, words)
             continue
         field, colon, words = line.partition(": ")
         if colon and field.isidentifier():
