@@ -67,12 +67,13 @@ class NodeEndpoint:
 Dial = Callable[[NodeEndpoint], "HttpTransport"]
 
 
-# Ranges for benchmarks and documentation (RFC 2544, RFC 5737, RFC 3849). Simulated nodes and
+# Ranges for benchmarks and documentation (half of RFC 2544, the other is for isolated nodes, which
+# are real; RFC 5737, RFC 3849). Simulated nodes and
 # pods have such addresses; a packet to one would leave by the default route and reach a stranger.
 _NOWHERE = tuple(
     map(
         ip_network,
-        ["198.18.0.0/15", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"],
+        ["198.19.0.0/16", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"],
     )
 )
 

@@ -32,8 +32,9 @@ from pybernetes.network.program import NetworkError, run_program
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-# RFC 2544: for tests of networks, routed nowhere. Each cluster takes a /24 of it.
-RANGE = IPv4Network("198.18.0.0/15")
+# RFC 2544: for tests of networks, routed nowhere; the other half of it belongs to simulated nodes.
+# Each cluster takes a /24.
+RANGE = IPv4Network("198.18.0.0/16")
 _PREFIX = "p8s-"
 NAMESPACES = Path("/run/netns")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")

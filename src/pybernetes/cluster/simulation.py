@@ -113,4 +113,4 @@ async def simulated_nodes(
 
 def node_address(number: int) -> str:
     """Of the range that RFC 2544 sets aside for tests: nothing is ever sent there."""
-    return str(IPv4Network("198.18.0.0/15")[number + 1])
+    return str(IPv4Network("198.19.0.0/16")[number + 1])
