@@ -116,7 +116,7 @@ async def visit(client: Client, host: str) -> str:
                     name="wget",
                     image=IMAGE,
                     image_pull_policy="IfNotPresent",
-                    command=("wget", "-q", "-T", "10", "-O", "-", f"http://{host}/"),
+                    command=("wget", "-q", "-O", "-", f"http://{host}/"),
                 ),
             ),
         ),
