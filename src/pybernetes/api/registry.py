@@ -18,6 +18,7 @@ from pybernetes.api.coordination import COORDINATION_RESOURCES
 from pybernetes.api.core.entries import CORE_RESOURCES
 from pybernetes.api.discovery import DISCOVERY_RESOURCES
 from pybernetes.api.events import EVENTS_RESOURCES
+from pybernetes.api.networking import NETWORKING_RESOURCES
 from pybernetes.api.policy import POLICY_RESOURCES
 from pybernetes.api.rbac import RBAC_RESOURCES
 from pybernetes.api.scheduling import SCHEDULING_RESOURCES
@@ -40,6 +41,7 @@ RESOURCES: tuple[Resource[Any], ...] = (
     *POLICY_RESOURCES,
     *RBAC_RESOURCES,
     *SCHEDULING_RESOURCES,
+    *NETWORKING_RESOURCES,
 )
 
 _BY_KIND: dict[type[Any], Resource[Any]] = {entry.kind: entry for entry in RESOURCES}
