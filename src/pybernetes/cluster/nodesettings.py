@@ -6,6 +6,7 @@ disagree about where something lies.
 
 from __future__ import annotations
 
+import hashlib
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,8 +77,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cgroup_parent(self) -> str:
-        """Below which the cgroups of this node's pods are; nodes of one machine keep apart."""
-        return f"p8s-{self.name}" if self.namespace else "p8s"
+        """Below which the cgroups of this node's pods are.
+
+        Of the directory's name, so that no two nodes of a machine, whatever cluster they belong
+        to, ever touch each other's.
+        """
+        return f"p8s-{hashlib.sha256(self.data_dir.encode()).hexdigest()[:8]}"
 
     def containerd(self) -> ContainerdOptions:
         return ContainerdOptions(
