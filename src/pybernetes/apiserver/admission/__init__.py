@@ -18,6 +18,7 @@ from pybernetes.apiserver.admission.escalation import Escalation
 from pybernetes.apiserver.admission.limit_ranger import LimitRanger
 from pybernetes.apiserver.admission.namespace_lifecycle import NamespaceLifecycle
 from pybernetes.apiserver.admission.node_restriction import NodeRestriction
+from pybernetes.apiserver.admission.plugin import Plugin
 from pybernetes.apiserver.admission.podsecurity.plugin import PodSecurity
 from pybernetes.apiserver.admission.priority import Priority
 from pybernetes.apiserver.admission.resource_quota import ResourceQuotas
@@ -25,16 +26,15 @@ from pybernetes.apiserver.admission.runtime_class import RuntimeClasses
 from pybernetes.apiserver.admission.service_account import ServiceAccounts
 from pybernetes.apiserver.admission.taint_nodes import TaintNodesByCondition
 from pybernetes.apiserver.admission.world import World
-from pybernetes.apiserver.hooks import AdmissionChain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from pybernetes.apiserver.hooks import Admission
+    from pybernetes.apiserver.hooks import Attributes
 
 __all__ = ["PLUGINS", "World", "admission_chain"]
 
-PLUGINS: tuple[Callable[[World], Admission], ...] = (
+PLUGINS: tuple[Callable[[World], Plugin], ...] = (
     NamespaceLifecycle,
     LimitRanger,
     ServiceAccounts,
@@ -53,6 +53,22 @@ PLUGINS: tuple[Callable[[World], Admission], ...] = (
 )
 
 
-def admission_chain(world: World, *more: Admission) -> AdmissionChain:
+class PolicyChain:
+    """Plugins in order; each is asked only for what it does: most either change or judge."""
+
+    def __init__(self, plugins: Sequence[Plugin]) -> None:
+        self._mutating = [p.mutate for p in plugins if type(p).mutate is not Plugin.mutate]
+        self._validating = [p.validate for p in plugins if type(p).validate is not Plugin.validate]
+
+    async def mutate(self, attributes: Attributes) -> None:
+        for mutate in self._mutating:
+            await mutate(attributes)
+
+    async def validate(self, attributes: Attributes) -> None:
+        for validate in self._validating:
+            await validate(attributes)
+
+
+def admission_chain(world: World, *more: Plugin) -> PolicyChain:
     """The chain; what is not policy of its own (address allocation) comes last."""
-    return AdmissionChain([*(make(world) for make in PLUGINS), *more])
+    return PolicyChain([*(make(world) for make in PLUGINS), *more])
