@@ -20,7 +20,9 @@ from pybernetes.controllers.daemonset import DaemonSetController
 from pybernetes.controllers.deployment import DeploymentController
 from pybernetes.controllers.endpoints import EndpointsController
 from pybernetes.controllers.endpointslice import EndpointSliceController
+from pybernetes.controllers.endpointslicemirroring import EndpointSliceMirroringController
 from pybernetes.controllers.garbagecollector import GarbageCollector
+from pybernetes.controllers.job import JobController
 from pybernetes.controllers.namespace import NamespaceController
 from pybernetes.controllers.nodeipam import NodeIpamController
 from pybernetes.controllers.nodelifecycle import NodeLifecycleController
@@ -55,11 +57,13 @@ CONTROLLERS: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...]
     TaintEvictionController,
     EndpointsController,
     EndpointSliceController,
+    EndpointSliceMirroringController,
     ReplicaSetController,
     ReplicationControllerController,
     DeploymentController,
     StatefulSetController,
     DaemonSetController,
+    JobController,
     NamespaceController,
     PodGarbageCollector,
     GarbageCollector,
