@@ -495,7 +495,7 @@ async def test_refusals_of_logs_have_upstreams_words() -> None:
         assert "tailLines: Invalid value: -1: must be greater than or equal to 0" in message
 
 
-@pytest.mark.parametrize("host", ["198.18.0.1", "203.0.113.9", "2001:db8::1"])
+@pytest.mark.parametrize("host", ["198.19.0.1", "203.0.113.9", "2001:db8::1"])
 def test_simulated_addresses_are_never_dialled(host: str) -> None:
     dial = dial_tls(ssl.create_default_context())
     with pytest.raises(ServiceUnavailable):

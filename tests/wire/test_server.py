@@ -233,6 +233,7 @@ async def test_plain_http_on_a_tls_port_is_told_so(certificates: Certificates) -
     assert b"Client sent an HTTP request to an HTTPS server" in text
 
 
+@pytest.mark.slow
 async def test_tls_that_breaks_off_harms_nobody(certificates: Certificates) -> None:
     context = certificates.server_context()
     async with serve(hello, tls=context, limits=Limits(header_timeout=SHORT)) as server:
@@ -326,6 +327,7 @@ async def test_the_answer_due_comes_before_the_refusal() -> None:
     assert text.index(b"200 OK") < text.index(b"400 Bad Request")
 
 
+@pytest.mark.slow
 async def test_half_a_request_is_not_waited_for_long() -> None:
     limits = Limits(header_timeout=SHORT, stall_timeout=SHORT)
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
@@ -380,6 +382,7 @@ async def test_a_body_over_the_limit_is_answered_413() -> None:
             assert answer.status == 413
 
 
+@pytest.mark.slow
 async def test_an_unread_body_is_not_taken_in() -> None:
     """A handler that does not read stops the client, not our memory."""
     release = asyncio.Event()
@@ -411,7 +414,7 @@ async def test_a_client_that_leaves_cancels_the_handler() -> None:
             raise
         raise AssertionError
 
-    async with running(wait) as (server, port):
+    async with running(wait, Limits(linger=SHORT)) as (server, port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET)
         await started.wait()
@@ -439,6 +442,7 @@ def endless(log: list[str], chunk: bytes = b"x" * 50_000) -> Handler:
     return handler
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_blocks_only_itself() -> None:
     log: list[str] = []
     async with running(endless(log)) as (_, port):
@@ -465,6 +469,7 @@ async def test_a_slow_reader_blocks_only_itself() -> None:
         await until(lambda: "closed /slow" in log)
 
 
+@pytest.mark.slow
 async def test_a_reader_that_takes_nothing_is_cut_off() -> None:
     log: list[str] = []
     async with running(endless(log), Limits(stall_timeout=SHORT)) as (_, port):
@@ -690,6 +695,7 @@ async def test_a_streamed_request_body() -> None:
         assert await (await client.request("POST", "/", body=parts())).read() == b"012"
 
 
+@pytest.mark.slow
 async def test_cancelling_a_request_leaves_nothing_open() -> None:
     async def never(request: Request) -> Response:
         await asyncio.sleep(3600)

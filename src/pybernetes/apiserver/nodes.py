@@ -67,9 +67,9 @@ class NodeEndpoint:
 Dial = Callable[[NodeEndpoint], "HttpTransport"]
 
 
-# Ranges for benchmarks and documentation (half of RFC 2544, the other is for isolated nodes, which
-# are real; RFC 5737, RFC 3849). Simulated nodes and
-# pods have such addresses; a packet to one would leave by the default route and reach a stranger.
+# Ranges for benchmarks and documentation (RFC 2544, RFC 5737, RFC 3849). Simulated nodes and pods
+# have such addresses; a packet to one would leave by the default route and reach a stranger. The
+# other half of the first range belongs to isolated nodes, which are real.
 _NOWHERE = tuple(
     map(
         ip_network,

@@ -222,8 +222,10 @@ class HttpClient:
             exchange.connection.close()
         if exchanges:
             # Sockets are given back by the loop one turn later; do not leave before.
-            waits = [e.connection.wait_closed() for e in exchanges]
-            await asyncio.wait([asyncio.ensure_future(w) for w in waits], timeout=1)
+            waits = [asyncio.ensure_future(e.connection.wait_closed()) for e in exchanges]
+            _, late = await asyncio.wait(waits, timeout=1)
+            for wait in late:
+                wait.cancel()
 
     async def __aenter__(self) -> HttpClient:
         return self

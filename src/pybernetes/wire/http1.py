@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pybernetes.wire.http import REASON_PHRASES
+from pybernetes.wire.http import REASON_PHRASES, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
+
+# How many bytes of a long body are written before looking whether the reader keeps up.
+STRIDE = 64 * 1024
 
 _STATUS_LINES = {
     status: f"HTTP/1.1 {status} {phrase}\r\n" for status, phrase in REASON_PHRASES.items()
@@ -52,3 +56,40 @@ def decode_field(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+def strides(head: bytes, parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Head and parts as pieces of about STRIDE bytes: few writes, no second copy of it all."""
+    gathered: list[bytes | memoryview] = [head]
+    size = 0
+    for part in parts:
+        rest = memoryview(part)
+        while size + len(rest) >= STRIDE:
+            gathered.append(rest[: STRIDE - size])
+            rest = rest[STRIDE - size :]
+            yield b"".join(gathered)
+            gathered.clear()
+            size = 0
+        gathered.append(rest)
+        size += len(rest)
+    if gathered:
+        yield b"".join(gathered)
+
+
+def split_target(target: bytes) -> tuple[str, str]:
+    text = target.decode("latin-1")
+    if not text.startswith("/"):
+        parts = urlsplit(text)
+        if parts.scheme and parts.netloc:  # Absolute form, as sent to a proxy.
+            return parts.path or "/", parts.query
+    path, _, query = text.partition("?")
+    return path, query
+
+
+def has_field(response: Response, name: str) -> bool:
+    length = len(name)
+    return any(len(known) == length and known.lower() == name for known, _ in response.headers)
+
+
+def plain_answer(status: int, text: str) -> Response:
+    return Response(status, [("Content-Type", "text/plain; charset=utf-8")], f"{text}\n".encode())

@@ -62,6 +62,8 @@ class Limits:
     idle_timeout: timedelta = timedelta(seconds=180)
     # A body that makes no progress, a reader that takes nothing.
     stall_timeout: timedelta = timedelta(seconds=60)
+    # What is left of a connection that one side has ended.
+    linger: timedelta = timedelta(seconds=2)
 
 
 class Server:

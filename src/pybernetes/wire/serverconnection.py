@@ -21,11 +21,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
 
 import httptools
 
@@ -43,18 +41,25 @@ from pybernetes.wire.http import (
     Request,
     Response,
 )
-from pybernetes.wire.http1 import CONTINUE, LAST_CHUNK, chunk, decode_field, response_head
+from pybernetes.wire.http1 import (
+    CONTINUE,
+    LAST_CHUNK,
+    STRIDE,
+    chunk,
+    decode_field,
+    has_field,
+    plain_answer,
+    response_head,
+    split_target,
+    strides,
+)
+from pybernetes.wire.incomingbody import IncomingBody
 
 if TYPE_CHECKING:
     from pybernetes.wire.server import Server
 
 log = logging.getLogger(__name__)
 
-# How many bytes of a long body are given to the channel before looking whether
-# the client keeps up.
-_STRIDE = 64 * 1024
-# How long a client may take to read our last words.
-_LINGER = timedelta(seconds=2)
 _NO_BODY = Body()
 # The usual names as they are usually written, to lower case.
 _NAMES = {
@@ -76,85 +81,6 @@ _NAMES = {
     ]
     for spelling in (name, name.title())
 }
-
-
-class IncomingBody(Body):
-    """The body of a request while it arrives."""
-
-    __slots__ = ("_awaited", "_chunks", "_connection", "_error", "_size", "_waiter", "complete")
-
-    def __init__(self, connection: HttpConnection, *, length: int, awaited: bool) -> None:
-        super().__init__()
-        self._connection = connection
-        # Announced length; -1 if the body is chunked.
-        self._size = length
-        # The client waits for "100 Continue" before it sends anything.
-        self._awaited = awaited
-        self._chunks: deque[bytes] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: Exception | None = None
-        self.complete = False
-
-    async def read(self, limit: int) -> bytes:
-        if self._size > limit:
-            raise BodyTooLarge(limit)
-        parts, size = [], 0
-        async for part in self:
-            size += len(part)
-            if size > limit:
-                raise BodyTooLarge(limit)
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
-            while self._chunks:
-                part = self._chunks.popleft()
-                self._connection.body_taken(len(part))
-                yield part
-            if self._error is not None:
-                raise self._error
-            if self.complete:
-                return
-            if self._awaited:
-                self._awaited = False
-                self._connection.send_continue()
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-
-    @property
-    def is_held_back(self) -> bool:
-        """The client still waits for "100 Continue": it may never send this body."""
-        return self._awaited and not self.complete
-
-    @property
-    def announced(self) -> int:
-        return self._size
-
-    def drop(self) -> int:
-        """Forget what nobody has read; how many bytes that was."""
-        count = sum(map(len, self._chunks))
-        self._chunks.clear()
-        return count
-
-    def feed(self, data: bytes) -> None:
-        self._awaited = False
-        self._chunks.append(data)
-        self._wake()
-
-    def finish(self, error: Exception | None = None) -> None:
-        if error is None:
-            self.complete = True
-        else:
-            self._error = error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class HttpConnection:
@@ -275,7 +201,7 @@ class HttpConnection:
         else:
             # Some clients end their side with the request and still read the answer.
             self._fail_body(ConnectionClosed("the client ended the request early"))
-            self._server.arm(self, _LINGER)
+            self._server.arm(self, self._limits.linger)
 
     def on_lost(self, error: Exception | None) -> None:
         self.deadline = inf
@@ -304,10 +230,10 @@ class HttpConnection:
             self._next()
         elif self._task is not None and self._body is not None and not self.channel.is_full:
             self._fail_body(BodyTimeout("the request body did not arrive in time"))
-            self._server.arm(self, _LINGER)
+            self._server.arm(self, self._limits.linger)
         elif self._task is None and not self._discarding:
             self.channel.close()
-            self._server.arm(self, _LINGER)
+            self._server.arm(self, self._limits.linger)
         else:
             self.channel.abort()
 
@@ -316,7 +242,7 @@ class HttpConnection:
         self._is_last = True
         if self._task is None:
             self.channel.close()
-            self._server.arm(self, _LINGER)
+            self._server.arm(self, self._limits.linger)
         elif self._streaming:
             self._ending = True
             self._cancel()
@@ -380,7 +306,7 @@ class HttpConnection:
         if self._length:
             awaited = headers.get("expect").lower() == "100-continue" and version == "1.1"
             self._body = body = IncomingBody(self, length=self._length, awaited=awaited)
-        path, query = _split_target(self._target)
+        path, query = split_target(self._target)
         request = Request(
             parser.get_method().decode("latin-1"),
             path,
@@ -446,7 +372,7 @@ class HttpConnection:
 
     def _reject(self, status: int, text: str) -> None:
         """Refuse what cannot be parsed, after the answers that are due before it."""
-        self._rejected = _plain_answer(status, text)
+        self._rejected = plain_answer(status, text)
         self._is_last = True
         self._in_head = False
         self._fail_body(ProtocolError(text))
@@ -519,7 +445,7 @@ class HttpConnection:
         else:
             self.channel.write_eof()
             self.channel.resume_reading()
-        self._server.arm(self, _LINGER)
+        self._server.arm(self, self._limits.linger)
 
     async def _answer(self, request: Request, response: Response, body: Body, keep: bool) -> None:
         upgrade = response.upgrade
@@ -534,7 +460,7 @@ class HttpConnection:
         close = self._is_last
         try:
             content = response.body
-            if isinstance(content, bytes) and (head_only or len(content) <= _STRIDE):
+            if isinstance(content, bytes) and (head_only or len(content) <= STRIDE):
                 self._write_whole(response, content, close=close, head_only=head_only)
                 if self.channel.is_full:
                     await self._drain()
@@ -549,15 +475,15 @@ class HttpConnection:
     def _refusal_of(self, error: Exception, request: Request) -> Response | None:
         """What a handler's exception means to the client; None if there is no one to tell."""
         if isinstance(error, BodyTooLarge):
-            return _plain_answer(413, str(error))
+            return plain_answer(413, str(error))
         if isinstance(error, BodyTimeout):
-            return _plain_answer(408, str(error))
+            return plain_answer(408, str(error))
         if isinstance(error, ProtocolError):
-            return _plain_answer(400, str(error))
+            return plain_answer(400, str(error))
         if isinstance(error, ConnectionClosed) and (self.channel.lost or self._eof):
             return None
         log.error("handler failed: %s %s", request.method, request.path, exc_info=error)
-        return _plain_answer(500, "internal error")
+        return plain_answer(500, "internal error")
 
     def _decide_keeping(self, keep: bool, body: Body) -> bool:
         """Whether another request can follow: what is left of this one must be little."""
@@ -598,7 +524,7 @@ class HttpConnection:
         if (
             length is not None
             and response.status not in BODILESS
-            and not _has_field(response, "content-length")
+            and not has_field(response, "content-length")
         ):
             fields.append(("Content-Length", str(length)))
         return response_head(response.status, fields)
@@ -613,7 +539,7 @@ class HttpConnection:
         self, response: Response, parts: Sequence[bytes], *, close: bool, head_only: bool
     ) -> None:
         head = self._head(response, close, sum(map(len, parts)))
-        for stride in _strides(head, () if head_only else parts):
+        for stride in strides(head, () if head_only else parts):
             self.channel.write(stride)
             if self.channel.is_full:
                 await self._drain()
@@ -621,7 +547,7 @@ class HttpConnection:
     async def _write_stream(self, request: Request, response: Response, *, head_only: bool) -> None:
         chunks = cast("AsyncIterator[bytes]", response.body)
         is_chunked = False
-        if not _has_field(response, "content-length") and response.status not in BODILESS:
+        if not has_field(response, "content-length") and response.status not in BODILESS:
             if request.version == "1.1":
                 is_chunked = True
             else:
@@ -729,40 +655,3 @@ class _UpgradedStream(RawStream):
     def on_lost(self, error: Exception | None) -> None:
         super().on_lost(error)
         self._http.upgraded_lost()
-
-
-def _strides(head: bytes, parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Head and parts as pieces of about _STRIDE bytes: few writes, no second copy of it all."""
-    gathered: list[bytes | memoryview] = [head]
-    size = 0
-    for part in parts:
-        rest = memoryview(part)
-        while size + len(rest) >= _STRIDE:
-            gathered.append(rest[: _STRIDE - size])
-            rest = rest[_STRIDE - size :]
-            yield b"".join(gathered)
-            gathered.clear()
-            size = 0
-        gathered.append(rest)
-        size += len(rest)
-    if gathered:
-        yield b"".join(gathered)
-
-
-def _split_target(target: bytes) -> tuple[str, str]:
-    text = target.decode("latin-1")
-    if not text.startswith("/"):
-        parts = urlsplit(text)
-        if parts.scheme and parts.netloc:  # Absolute form, as sent to a proxy.
-            return parts.path or "/", parts.query
-    path, _, query = text.partition("?")
-    return path, query
-
-
-def _has_field(response: Response, name: str) -> bool:
-    length = len(name)
-    return any(len(known) == length and known.lower() == name for known, _ in response.headers)
-
-
-def _plain_answer(status: int, text: str) -> Response:
-    return Response(status, [("Content-Type", "text/plain; charset=utf-8")], f"{text}\n".encode())
