@@ -4,18 +4,14 @@ Watches services, pods, nodes and slices; writes slices (KEP-752). A pod is an e
 has an address until it has ended: `ready` says whether it should get new connections, `serving`
 and `terminating` tell a pod that is shutting down from one that is broken (KEP-1672).
 
-Planning is pure and minimal: an endpoint that exists stays in its slice, new ones fill slices that
-are written anyway, then slices with room, and only then make new ones.
+Which endpoint goes into which slice is decided by `endpointplan`, for the mirroring of Endpoints too.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from pybernetes.api.core.podstate import is_ready
 from pybernetes.api.ownership import owner_reference
@@ -26,11 +22,12 @@ from pybernetes.api.types.discovery_v1 import (
     EndpointPort,
     EndpointSlice,
 )
-from pybernetes.api.types.meta_v1 import ObjectMeta
 from pybernetes.apimachinery.errors import NotFound
 from pybernetes.apimachinery.meta import Key, key_of
 from pybernetes.apimachinery.selector import equality_selector
 from pybernetes.client import Expectations, changes_of, keys_of, owner_keys_of
+from pybernetes.controllers.endpointplan import SlicePlan, SliceShape, plan_family
+from pybernetes.controllers.nodepods import index_by_node, pods_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,39 +36,13 @@ if TYPE_CHECKING:
     from pybernetes.api.types.core_v1 import ServicePort
     from pybernetes.client import Cache, Source
     from pybernetes.controllers.context import ControllerContext
+    from pybernetes.controllers.endpointplan import Ports
 
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
-MANAGER = "endpointslice-controller.kubernetes.io"
+MANAGER = "endpointslice-controller.k8s.io"
 SERVICE_NAME = "kubernetes.io/service-name"
 HEADLESS = "service.kubernetes.io/headless"
 ZONE = "topology.kubernetes.io/zone"
-# Upstream's --max-endpoints-per-slice.
-MAX_ENDPOINTS = 100
-
-Ports = tuple[EndpointPort, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SlicePlan:
-    """What has to be written so that the slices say what is true."""
-
-    create: tuple[EndpointSlice, ...] = ()
-    update: tuple[EndpointSlice, ...] = ()
-    delete: tuple[EndpointSlice, ...] = ()
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A slice as it is being planned."""
-
-    ports: Ports
-    endpoints: list[Endpoint] = field(default_factory=list)
-    existing: EndpointSlice | None = None
-    changed: bool = False
-
-    @property
-    def room(self) -> int:
-        return MAX_ENDPOINTS - len(self.endpoints)
 
 
 def plan_slices(
@@ -85,9 +56,17 @@ def plan_slices(
     update: list[EndpointSlice] = []
     delete: list[EndpointSlice] = []
     families = address_types_of(service)
+    shape = SliceShape(
+        generate_name=f"{service.metadata.name}-",
+        namespace=service.metadata.namespace,
+        labels=labels_of(service),
+        owner=owner_reference(service),
+        identity=_uid,
+        keeps_one=True,
+    )
     for family in families:
         here = [s for s in existing if s.address_type == family]
-        plan = _plan_family(service, family, _wanted(service, pods, family, zones), here)
+        plan = plan_family(shape, family, _wanted(service, pods, family, zones), here)
         create += plan.create
         update += plan.update
         delete += plan.delete
@@ -204,87 +183,6 @@ def _addresses(pod: Pod, family: str) -> Iterator[str]:
             yield address
 
 
-def _plan_family(
-    service: Service,
-    family: str,
-    wanted: dict[Ports, dict[str, Endpoint]],
-    existing: Sequence[EndpointSlice],
-) -> SlicePlan:
-    drafts = [_keep(s, wanted.get(s.ports, {})) for s in existing]
-    kept = {(d.ports, _uid(e)) for d in drafts for e in d.endpoints}
-    for ports, endpoints in wanted.items():
-        new = [e for uid, e in endpoints.items() if (ports, uid) not in kept]
-        drafts += _fill([d for d in drafts if d.ports == ports], new, ports)
-    labels = labels_of(service)
-    filled = [draft for draft in drafts if draft.endpoints]
-    empty = [draft.existing for draft in drafts if draft.existing and not draft.endpoints]
-    if not filled:
-        # Upstream keeps one slice without endpoints, so that "no endpoints" is said and not guessed.
-        placeholder = _Draft(ports=(), existing=empty.pop(0) if empty else None)
-        placeholder.changed = bool(placeholder.existing and placeholder.existing.ports) or (
-            placeholder.existing is not None and bool(placeholder.existing.endpoints)
-        )
-        filled = [placeholder]
-    create, update = [], []
-    for draft in filled:
-        if draft.existing is None:
-            create.append(_new_slice(service, family, draft, labels))
-        elif draft.changed or draft.existing.metadata.labels != labels:
-            metadata = msgspec.structs.replace(draft.existing.metadata, labels=labels)
-            update.append(
-                msgspec.structs.replace(
-                    draft.existing,
-                    metadata=metadata,
-                    ports=draft.ports,
-                    endpoints=tuple(draft.endpoints),
-                )
-            )
-    return SlicePlan(tuple(create), tuple(update), tuple(empty))
-
-
-def _keep(existing: EndpointSlice, wanted: Mapping[str, Endpoint]) -> _Draft:
-    """The slice with what is still wanted of it, brought up to date."""
-    draft = _Draft(ports=existing.ports, existing=existing)
-    for endpoint in existing.endpoints:
-        now = wanted.get(_uid(endpoint))
-        if now is None:
-            draft.changed = True
-            continue
-        draft.changed |= now != endpoint
-        draft.endpoints.append(now)
-    return draft
-
-
-def _fill(drafts: list[_Draft], new: list[Endpoint], ports: Ports) -> list[_Draft]:
-    """Put new endpoints where there is room, first where a write is due anyway."""
-    added: list[_Draft] = []
-    for draft in sorted(drafts, key=lambda d: (not d.changed, d.room)):
-        if not new:
-            break
-        take, new = new[: draft.room], new[draft.room :]
-        draft.endpoints += take
-        draft.changed |= bool(take)
-    for start in range(0, len(new), MAX_ENDPOINTS):
-        added.append(_Draft(ports=ports, endpoints=new[start : start + MAX_ENDPOINTS]))
-    return added
-
-
-def _new_slice(
-    service: Service, family: str, draft: _Draft, labels: dict[str, str]
-) -> EndpointSlice:
-    return EndpointSlice(
-        metadata=ObjectMeta(
-            generate_name=f"{service.metadata.name}-",
-            namespace=service.metadata.namespace,
-            labels=labels,
-            owner_references=(owner_reference(service, controller=True),),
-        ),
-        address_type=family,
-        endpoints=tuple(draft.endpoints),
-        ports=draft.ports,
-    )
-
-
 def _uid(endpoint: Endpoint) -> str:
     return endpoint.target_ref.uid if endpoint.target_ref else ""
 
@@ -299,13 +197,23 @@ def services_of_pods(services: Cache[Service], pods: Cache[Pod]) -> Source:
         for pod in (old, new):
             if pod is None:
                 continue
-            for service in services.list(pod.metadata.namespace):
-                wanted, labels = service.spec.selector, pod.metadata.labels
-                if wanted and all(labels.get(k) == v for k, v in wanted.items()):
-                    found[key_of(service)] = None
+            found.update(dict.fromkeys(selecting(services, pod)))
         return list(found)
 
     return changes_of(pods, keys)
+
+
+def selecting(services: Cache[Service], pod: Pod) -> Iterator[Key]:
+    """The services whose selector matches the pod."""
+    labels = pod.metadata.labels
+    for service in services.list(pod.metadata.namespace):
+        wanted = service.spec.selector
+        if wanted and all(labels.get(k) == v for k, v in wanted.items()):
+            yield key_of(service)
+
+
+def _zone(node: Node | None) -> str:
+    return "" if node is None else node.metadata.labels.get(ZONE, "")
 
 
 def _facts(pod: Pod) -> tuple[object, ...]:
@@ -328,6 +236,7 @@ class EndpointSliceController:
         self._client = context.client_for(self.name)
         self._services = context.caches.of(Service)
         self._pods = context.caches.of(Pod)
+        index_by_node(self._pods)
         self._nodes = context.caches.of(Node)
         self._slices = context.caches.of(EndpointSlice)
         self._expectations = Expectations()
@@ -336,6 +245,7 @@ class EndpointSliceController:
             keys_of(self._services),
             services_of_pods(self._services, self._pods),
             owner_keys_of(self._slices, Service),
+            changes_of(self._nodes, self._services_in_zone),
         )
 
     async def reconcile(self, key: Key) -> timedelta | None:
@@ -369,6 +279,16 @@ class EndpointSliceController:
         for gone in plan.delete:
             with suppress(NotFound), self._expectations.deletion(key, gone):
                 await self._client.delete(gone)
+
+    def _services_in_zone(self, old: Node | None, new: Node | None) -> list[Key]:
+        """The services with a pod on a node whose zone has changed."""
+        node = new or old
+        if node is None or _zone(old) == _zone(new):
+            return []
+        found: dict[Key, None] = {}
+        for pod in pods_on(self._pods, node.metadata.name):
+            found.update(dict.fromkeys(selecting(self._services, pod)))
+        return list(found)
 
     def _zones(self, pods: Iterable[Pod]) -> dict[str, str]:
         names = {pod.spec.node_name for pod in pods}
