@@ -9,7 +9,7 @@ from pybernetes.aio.virtualtime import settled
 from pybernetes.api.conditions import condition_of
 from pybernetes.api.types.core_v1 import HTTPGetAction, Probe
 from pybernetes.api.types.core_v1 import Node as ApiNode
-from pybernetes.kubelet.runtime.script import exits
+from pybernetes.kubelet.runtime.script import exits, ignores_stop
 from pybernetes.testing.builders import container
 
 if TYPE_CHECKING:
@@ -143,3 +143,29 @@ async def test_a_kubelet_may_start_before_its_runtime(node: Node) -> None:
         node.runtime.come_back()
         await asyncio.sleep(12)
         assert (await node.get()).status.phase == "Running"
+
+
+async def test_why_a_pod_failed_is_not_forgotten(node: Node) -> None:
+    async with node.running():
+        await node.create(active_deadline_seconds=5)
+        await asyncio.sleep(10)
+        before = await node.get()
+        assert before.status.reason == "DeadlineExceeded"
+    for sandbox in await node.runtime.list_sandboxes():
+        await node.runtime.remove_sandbox(sandbox.id)
+    async with node.running():
+        await asyncio.sleep(10)
+        assert (await node.get()).status == before.status
+
+
+async def test_what_was_deleted_and_runs_is_stopped(node: Node) -> None:
+    """Also if the kubelet has nothing new to say of it."""
+    node.runtime.script("web", ignores_stop())
+    async with node.running():
+        pod = await node.create()
+        await node.get()
+        await node.client.delete(pod)
+        await asyncio.sleep(1)
+    async with node.running():
+        await asyncio.sleep(32)
+        assert await node.is_gone()

@@ -9,15 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pybernetes.api.core.podstate import status_of_container
+from pybernetes.api.core.podstate import is_finished, status_of_container
 from pybernetes.kubelet.pod_machine import (
     ContainerRecord,
+    End,
+    EndCause,
     Incarnation,
     PodStage,
     PodState,
     ProbeKind,
     Sort,
     Stage,
+    grace_of,
     new_state,
     probe_of,
     spec_of,
@@ -77,18 +80,21 @@ def adopted(pod: Pod, found: Found, now: datetime) -> PodState:
         ips=sandbox.ips if sandbox and ready else (),
         initialized=ready and any(r.latest is not None for r in mains),
     )
-    if pod.status.phase in ("Succeeded", "Failed") and not any(
-        record.is_alive for record in records.values()
-    ):
-        # It came to its end before; all that is left is to be removed one day.
-        return replace(
-            state,
-            stage=PodStage.FINISHED,
-            sandbox_ready=False,
-            ips=tuple(ip.ip for ip in pod.status.pod_ips),
-            containers={n: replace(r, stage=Stage.DONE) for n, r in records.items()},
-        )
-    return state
+    if not is_finished(pod):
+        return state
+    # It came to its end before; what still runs of it is on its way out.
+    alive = any(record.is_alive for record in records.values())
+    return replace(
+        state,
+        stage=PodStage.STOPPING if alive or ready else PodStage.FINISHED,
+        end=End(EndCause.COMPLETED),
+        kill_at=now + grace_of(pod),
+        ips=tuple(ip.ip for ip in pod.status.pod_ips),
+        containers={
+            name: record if record.is_alive else replace(record, stage=Stage.DONE)
+            for name, record in records.items()
+        },
+    )
 
 
 def _adopted_record(

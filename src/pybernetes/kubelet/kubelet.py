@@ -159,6 +159,10 @@ class Kubelet:
             sandboxes.setdefault(summary.uid, []).append(status)
         containers: dict[str, list[ContainerStatus]] = {}
         for container in await runtime.list_containers():
+            if container.state is ContainerState.CREATED:
+                # We died before it was started. Nobody will, and it holds its name.
+                await runtime.remove_container(container.id)
+                continue
             found = await runtime.container_status(container.id)
             containers.setdefault(container.pod_uid, []).append(found)
         uids = {uid for uid in (*sandboxes, *containers) if uid}

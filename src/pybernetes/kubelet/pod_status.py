@@ -20,6 +20,7 @@ from pybernetes.api.conditions import (
     without_condition,
 )
 from pybernetes.api.core.podresources import qos_class
+from pybernetes.api.core.podstate import status_of_container
 from pybernetes.api.types.core_v1 import (
     ContainerState,
     ContainerStateRunning,
@@ -90,8 +91,9 @@ def pod_status(state: PodState, known: PodStatus, node: NodeFacts, now: datetime
     status = replace(
         known,
         phase=phase,
-        reason=end.reason if end else "",
-        message=end.message if end else "",
+        # Why it ended is not forgotten by a kubelet that was not there.
+        reason=end.reason if end else (known.reason if known.phase == FAILED else ""),
+        message=end.message if end else (known.message if known.phase == FAILED else ""),
         host_ip=node.addresses[0] if node.addresses else "",
         host_ips=tuple(HostIP(ip=ip) for ip in node.addresses),
         pod_ip=ips[0] if ips else "",
@@ -126,6 +128,10 @@ def container_status(
 ) -> ContainerStatus:
     spec = spec_of(state.pod, record.name)
     latest = record.latest
+    if latest is None and known.phase in (SUCCEEDED, FAILED):
+        remembered = status_of_container(state.pod, record.name)
+        if remembered is not None:
+            return remembered
     runs = record.stage in _RUNS and latest is not None and not latest.ended
     current = _state_of(state, record, spec, node)
     last = _last_of(record, current, node)
@@ -203,14 +209,11 @@ def _last_of(record: ContainerRecord, current: ContainerState, node: NodeFacts) 
 
 def _known_last(record: ContainerRecord, known: PodStatus) -> ContainerState:
     """What the API remembers of containers that the runtime has forgotten."""
-    old = _find((*known.container_statuses, *known.init_container_statuses), record.name)
+    statuses = (*known.container_statuses, *known.init_container_statuses)
+    old = next((status for status in statuses if status.name == record.name), None)
     if old is None or record.attempt == 0:
         return ContainerState()
     return ContainerState(terminated=old.state.terminated or old.last_state.terminated)
-
-
-def _find(statuses: Sequence[ContainerStatus], name: str) -> ContainerStatus | None:
-    return next((status for status in statuses if status.name == name), None)
 
 
 def _terminated(incarnation: Incarnation, node: NodeFacts) -> ContainerStateTerminated:

@@ -42,6 +42,8 @@ from pybernetes.kubelet.pod_machine import (
 from pybernetes.kubelet.probes import run_probe
 from pybernetes.kubelet.references import pull_secrets_of, references_of
 from pybernetes.kubelet.runtime.interface import (
+    CONTAINER_NAME_LABEL,
+    POD_UID_LABEL,
     ContainerNotFound,
     ContainerRuntimeError,
     ContainerState,
@@ -169,7 +171,7 @@ class PodWorker:
             async with asyncio.TaskGroup() as self._group:
                 try:
                     self._follow_contents()
-                    self._step(self._refusal)
+                    self._step(self._first_event())
                     while self._state.stage is not PodStage.GONE:
                         self._step(await self._inbox.get())
                 finally:
@@ -179,6 +181,13 @@ class PodWorker:
                 unsubscribe()
             for kind, key in self._held:
                 await self._context.objects.release(kind, key)
+
+    def _first_event(self) -> Event | None:
+        pod = self._state.pod
+        if pod.metadata.deletion_timestamp is not None:
+            # Deleted before we came: there may never be another change to hear of.
+            return machine.Changed(pod)
+        return self._refusal
 
     def _end_tasks(self) -> None:
         for timer in (self._timer, self._renewal):
@@ -393,7 +402,7 @@ class PodWorker:
 
     async def _remove_sandboxes(self, keep: str = "") -> None:
         """Those of earlier attempts, or all."""
-        labels = {"io.kubernetes.pod.uid": self._state.pod.metadata.uid}
+        labels = {POD_UID_LABEL: self._state.pod.metadata.uid}
         try:
             for sandbox in await self._context.runtime.list_sandboxes(labels=labels):
                 if sandbox.id != keep:
@@ -463,7 +472,7 @@ class PodWorker:
         except ConfigProblem as problem:
             self.post(machine.StartFailed(name, machine.CONFIG_ERROR, str(problem)))
         except ContainerRuntimeError as error:
-            self.post(await self._start_failure(name, created, error))
+            self.post(await self._start_failure(name, number, created, error))
         except Exception as error:
             log.exception("starting %s", name)
             self.post(machine.StartFailed(name, "CreateContainerError", str(error)))
@@ -472,9 +481,10 @@ class PodWorker:
             await self._remove_dead(name, number)
 
     async def _start_failure(
-        self, name: str, created: str, error: ContainerRuntimeError
+        self, name: str, number: int, created: str, error: ContainerRuntimeError
     ) -> machine.StartFailed:
         if not created:
+            await self._remove_halves(name, number)
             return machine.StartFailed(name, "CreateContainerError", error.message)
         incarnation = None
         with contextlib.suppress(ContainerRuntimeError):
@@ -485,17 +495,25 @@ class PodWorker:
                 await self._context.runtime.remove_container(created)
         return machine.StartFailed(name, machine.RUN_ERROR, error.message, incarnation)
 
+    async def _remove_halves(self, name: str, number: int) -> None:
+        """What a creation left that was not answered in time: its name could not be used again."""
+        labels = self._labels_of(name)
+        with contextlib.suppress(ContainerRuntimeError):
+            for summary in await self._context.runtime.list_containers(labels=labels):
+                if summary.attempt == number and summary.state is not ContainerState.RUNNING:
+                    await self._context.runtime.remove_container(summary.id)
+
+    def _labels_of(self, name: str) -> dict[str, str]:
+        return {POD_UID_LABEL: self._state.pod.metadata.uid, CONTAINER_NAME_LABEL: name}
+
     async def _remove_dead(self, name: str, number: int) -> None:
         """One dead container is kept, for `logs --previous`; older ones go, with their logs."""
         context, pod = self._context, self._state.pod
         if number < 2:
             return
-        labels = {
-            "io.kubernetes.pod.uid": pod.metadata.uid,
-            "io.kubernetes.container.name": name,
-        }
         try:
-            for summary in await context.runtime.list_containers(labels=labels):
+            found = await context.runtime.list_containers(labels=self._labels_of(name))
+            for summary in found:
                 if summary.attempt < number - 1 and summary.state is not ContainerState.RUNNING:
                     await context.runtime.remove_container(summary.id)
         except ContainerRuntimeError as error:
