@@ -22,8 +22,9 @@ from pybernetes.api.types.core_v1 import (
 )
 from pybernetes.api.types.meta_v1 import ObjectMeta
 from pybernetes.apimachinery.errors import AlreadyExists, NotFound
+from pybernetes.apimachinery.meta import key_of
 from pybernetes.apimachinery.selector import equality_selector
-from pybernetes.client import keys_of
+from pybernetes.client import changes_of, keys_of
 from pybernetes.controllers.endpointslice import (
     HEADLESS,
     endpoint_ports,
@@ -112,8 +113,10 @@ class EndpointsController:
         self._services = context.caches.of(Service)
         self._pods = context.caches.of(Pod)
         self._endpoints = context.caches.of(Endpoints)
+        # Keys of services that were deleted before our eyes and not looked at since.
+        self._bereft: set[Key] = set()
         self.sources = (
-            keys_of(self._services),
+            changes_of(self._services, self._service_changed),
             services_of_pods(self._services, self._pods),
             keys_of(self._endpoints),
         )
@@ -122,10 +125,14 @@ class EndpointsController:
         service = self._services.get(key)
         known = self._endpoints.get(key)
         if service is None:
-            # A service takes its endpoints with it; what was made by hand is left alone.
-            if known is not None and known.metadata.labels.get(MANAGED_BY) == MANAGER:
+            # A service takes its endpoints with it, also those made by hand. Endpoints that never
+            # had a service may be waiting for theirs.
+            ours = known is not None and known.metadata.labels.get(MANAGED_BY) == MANAGER
+            if known is not None and (ours or key in self._bereft):
                 await self._delete(known)
+            self._bereft.discard(key)
             return None
+        self._bereft.discard(key)
         if not service.spec.selector or service.metadata.deletion_timestamp is not None:
             return None
         pods = self._pods.list(key.namespace, equality_selector(service.spec.selector))
@@ -156,6 +163,14 @@ class EndpointsController:
             annotations[OVER_CAPACITY] = TRUNCATED
         metadata = msgspec.structs.replace(metadata, labels=labels, annotations=annotations)
         return Endpoints(metadata=metadata, subsets=subsets)
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> list[Key]:
+        service = new or old
+        assert service is not None
+        key = key_of(service)
+        if new is None:
+            self._bereft.add(key)
+        return [key]
 
     async def _delete(self, known: Endpoints) -> None:
         try:
