@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pybernetes.api.registry import RESOURCES
+from pybernetes.api.schemas import definition, definition_names, schema_of
+from pybernetes.api.types._index import served_kinds
 from pybernetes.apimachinery.schema import from_openapi
 from pybernetes.apiserver import ApiServer, Plugins
 from pybernetes.apiserver.openapi import OpenApi
 from pybernetes.apiserver.openapi.definitions import Definitions, Dialect
-from pybernetes.apiserver.openapi.descriptions import TABLE, Descriptions, parse
+from pybernetes.apiserver.openapi.descriptions import TABLE, Descriptions, parse, short_name
 from pybernetes.apiserver.openapi.protobuf import encode_document
 from pybernetes.storage import MemoryStore
 from pybernetes.wire.memory import MemoryHttpClient
@@ -404,10 +406,7 @@ def test_custom_resources(dialect: Dialect) -> None:
         encode_document({"definitions": found})
 
 
-async def test_descriptions_are_of_types_and_fields_that_exist(asker: Asker) -> None:
-    from pybernetes.api.schemas import definition, definition_names
-    from pybernetes.apiserver.openapi.descriptions import short_name
-
+def test_descriptions_are_of_types_and_fields_that_exist() -> None:
     published = {short_name(name): name for name in definition_names()}
     text = TABLE.read_text()
     section = ""
@@ -424,12 +423,20 @@ async def test_descriptions_are_of_types_and_fields_that_exist(asker: Asker) -> 
         assert field in properties, f"{section}: {line}"
 
 
-async def test_every_kind_served_has_a_sentence(asker: Asker) -> None:
+def test_every_kind_has_a_sentence() -> None:
+    descriptions = Descriptions.load()
+    for info in served_kinds():
+        schema = schema_of(info.group, info.version, info.kind)
+        assert schema is not None
+        assert descriptions.of(schema.ref).get(""), schema.ref
+
+
+def test_sections_take_over_lines_and_keep_their_own() -> None:
+    table = parse("[a.v1.A]\nAn A.\nx: An x.\ny: A y.\n[a.v1.B]\nx: B's x.\n= a.v1.A\n")
+    assert table["a.v1.B"] == {"": "An A.", "x": "B's x.", "y": "A y."}
+
+
+def test_kubectl_of_old_can_print_every_sentence() -> None:
+    """It puts them through printf."""
     table = parse(TABLE.read_text())
-    definitions = (await asker.json("/openapi/v2"))["definitions"]
-    for entry in RESOURCES:
-        for name, document in definitions.items():
-            kind = {"group": entry.group, "version": entry.version, "kind": entry.kind_name}
-            if kind in document.get(GVK, ()):
-                assert document.get("description"), name
-    assert table["core.v1.EphemeralContainer"]["image"] == table["core.v1.Container"]["image"]
+    assert not [text for section in table.values() for text in section.values() if "%" in text]
