@@ -490,3 +490,31 @@ async def test_a_long_hook_is_cut_off_by_the_grace(node: Node, kubelet: Kubelet)
     await asyncio.sleep(4)
     assert await node.is_gone()
     assert "FailedPreStopHook: PreStopHook failed" in await node.events()
+
+
+async def test_an_ephemeral_container_joins_a_running_pod(node: Node, kubelet: Kubelet) -> None:
+    node.runtime.script("web/debug", exits(code=0, after=seconds(5)))
+    pod = await node.create()
+    await node.get()
+    entry = {"name": "debug", "image": "busybox", "targetContainerName": "main"}
+    patch = {"spec": {"ephemeralContainers": [entry]}}
+    await node.client.patch(
+        Pod,
+        "web",
+        "default",
+        patch=patch,
+        type=PatchType.STRATEGIC,
+        subresource="ephemeralcontainers",
+    )
+    (debug,) = (await node.get()).status.ephemeral_container_statuses
+    assert debug.state.running is not None
+    (running,) = [c for c in await node.runtime.list_containers() if c.name == "debug"]
+    namespaces = node.runtime._world.containers[running.id].spec.security.namespaces
+    main_id = (await node.get()).status.container_statuses[0].container_id.rpartition("/")[2]
+    assert namespaces.target_id == main_id
+    await asyncio.sleep(30)
+    after = await node.get()
+    assert after.status.phase == "Running"
+    assert after.status.ephemeral_container_statuses[0].state.terminated is not None
+    assert len(node.runtime.starts("web/debug")) == 1
+    assert pod.metadata.uid == after.metadata.uid

@@ -43,7 +43,9 @@ HOSTS_PATH = "/etc/hosts"
 RESTART_COUNT = "io.kubernetes.container.restartCount"
 
 
-def sandbox_spec(context: NodeContext, pod: Pod, attempt: int) -> SandboxSpec:
+def sandbox_spec(
+    context: NodeContext, pod: Pod, attempt: int, runtime_handler: str = ""
+) -> SandboxSpec:
     config, meta, spec = context.config, pod.metadata, pod.spec
     return SandboxSpec(
         name=meta.name,
@@ -61,7 +63,7 @@ def sandbox_spec(context: NodeContext, pod: Pod, attempt: int) -> SandboxSpec:
         cgroup_parent=cgroup_parent(context, pod),
         sysctls=_sysctls(pod),
         security=sandbox_security(pod),
-        runtime_handler="",
+        runtime_handler=runtime_handler,
     )
 
 
@@ -111,6 +113,7 @@ async def container_spec(
     ips: tuple[str, ...],
     image: ImageStatus,
     volumes: PodVolumes,
+    target_id: str = "",
 ) -> ContainerSpec:
     """Raises ConfigProblem for what refers to something that is not there."""
     values = environment_of(container, await _env_facts(context, pod, container, ips))
@@ -145,8 +148,19 @@ async def container_spec(
             node_memory=context.facts.memory_bytes,
             least_score=context.facts.least_oom_score,
         ),
-        security=container_security(pod, container, image),
+        security=container_security(
+            pod,
+            container,
+            image,
+            seccomp_root=_seccomp_root(context),
+            target_id=target_id,
+        ),
     )
+
+
+def _seccomp_root(context: NodeContext) -> Path | None:
+    root = context.config.root_dir
+    return None if root is None else root / "seccomp"
 
 
 async def _env_facts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pybernetes.kubelet.env import ConfigProblem
@@ -42,7 +43,7 @@ def namespaces_of(pod: Pod) -> Namespaces:
     )
 
 
-def sandbox_security(pod: Pod, seccomp_root: Path | None = None) -> Security:
+def sandbox_security(pod: Pod) -> Security:
     own = pod.spec.security_context
     privileged = any(
         c.security_context is not None and c.security_context.privileged
@@ -61,9 +62,20 @@ def sandbox_security(pod: Pod, seccomp_root: Path | None = None) -> Security:
 
 
 def container_security(
-    pod: Pod, container: AnyContainer, image: ImageStatus | None, seccomp_root: Path | None = None
+    pod: Pod,
+    container: AnyContainer,
+    image: ImageStatus | None,
+    *,
+    seccomp_root: Path | None = None,
+    target_id: str = "",
 ) -> Security:
-    """Raises ConfigProblem if it would run as root and must not."""
+    """Raises ConfigProblem if it would run as root and must not.
+
+    `target_id`: the container whose processes an ephemeral container is to see.
+    """
+    namespaces = namespaces_of(pod)
+    if target_id:
+        namespaces = replace(namespaces, pid=NamespaceMode.TARGET, target_id=target_id)
     pod_own, own = pod.spec.security_context, container.security_context
     user = _first(own.run_as_user if own else None, pod_own.run_as_user if pod_own else None)
     group = _first(own.run_as_group if own else None, pod_own.run_as_group if pod_own else None)
@@ -96,7 +108,7 @@ def container_security(
         seccomp=_seccomp(seccomp, seccomp_root),
         apparmor=_apparmor(apparmor),
         selinux=_selinux(selinux),
-        namespaces=namespaces_of(pod),
+        namespaces=namespaces,
     )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pybernetes.api.types.core_v1 import Secret
+from pybernetes.api.types.node_v1 import RuntimeClass
 from pybernetes.apimachinery.errors import Conflict, NotFound, StatusError
 from pybernetes.kubelet import pod_machine as machine
 from pybernetes.kubelet.adoption import NOTHING, Found, adopted, incarnation_of
@@ -54,6 +55,7 @@ from pybernetes.kubelet.runtime_spec import (
     cgroup_parent,
     container_spec,
     sandbox_spec,
+    target_of,
     termination_file,
 )
 from pybernetes.kubelet.statuswriter import StatusWriter
@@ -382,14 +384,14 @@ class PodWorker:
     async def _run_sandbox(self, number: int) -> None:
         context, pod = self._context, self._state.pod
         try:
-            spec = sandbox_spec(context, pod, number)
+            spec = sandbox_spec(context, pod, number, await self._runtime_handler())
             if not context.config.is_simulated:
                 Path(spec.log_directory).mkdir(parents=True, exist_ok=True)
             if context.cgroups is not None and context.cgroup_driver != "systemd":
                 await asyncio.to_thread(context.cgroups.prepare, pod, spec.cgroup_parent)
             id_ = await context.runtime.run_sandbox(spec)
             status = await context.runtime.sandbox_status(id_)
-        except ContainerRuntimeError as error:
+        except (ContainerRuntimeError, StatusError) as error:
             text = f"Failed to create pod sandbox: {error.message}"
             self.post(machine.SandboxFailed(text))
         except Exception as error:
@@ -460,6 +462,7 @@ class PodWorker:
                 ips=self._state.ips,
                 image=self._images[name],
                 volumes=self._volumes,
+                target_id=self._target_of(name),
             )
             sandbox = sandbox_spec(context, pod, max(self._state.sandbox_attempt - 1, 0))
             created = await context.runtime.create_container(
@@ -479,6 +482,18 @@ class PodWorker:
         else:
             self.post(machine.Started(name, incarnation))
             await self._remove_dead(name, number)
+
+    def _target_of(self, name: str) -> str:
+        """The id of the container whose processes an ephemeral one is to see."""
+        record = self._state.containers.get(target_of(self._state.pod, name))
+        return record.latest.id if record is not None and record.latest is not None else ""
+
+    async def _runtime_handler(self) -> str:
+        """Raises NotFound for a RuntimeClass that there is not."""
+        name = self._state.pod.spec.runtime_class_name
+        if not name:
+            return ""
+        return (await self._context.client.get(RuntimeClass, name)).handler
 
     async def _start_failure(
         self, name: str, number: int, created: str, error: ContainerRuntimeError
