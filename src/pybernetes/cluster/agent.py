@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from contextlib import AsyncExitStack
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING
@@ -15,7 +14,12 @@ from pybernetes.client.kubeconfig import KubeconfigError, client_from, load_kube
 from pybernetes.cluster.config import ConfigError
 from pybernetes.cluster.node import Connection, node_agent
 from pybernetes.cluster.process import hold_pid_file
-from pybernetes.cluster.server import freeze_what_is_there, raise_file_limit, report_failure
+from pybernetes.cluster.server import (
+    freeze_what_is_there,
+    raise_file_limit,
+    report_failure,
+    run_until_signalled,
+)
 
 if TYPE_CHECKING:
     from pybernetes.cluster.nodesettings import NodeSettings
@@ -29,7 +33,7 @@ def serve_until_signalled(settings: NodeSettings, progress: Progress) -> int:
     raise_file_limit()
     with hold_pid_file(settings.pid_file):
         try:
-            asyncio.run(run_agent(settings, progress))
+            run_until_signalled(run_agent(settings, progress))
         except Exception as error:
             report_failure(error)
             return 1
@@ -39,11 +43,7 @@ def serve_until_signalled(settings: NodeSettings, progress: Progress) -> int:
 
 
 async def run_agent(settings: NodeSettings, progress: Progress) -> None:
-    """Start the node, say that it is ready, and wait for a signal."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    """Start the node, say that it is ready, and run until cancelled."""
     clock = SystemClock()
     random = Random(SystemRandom().getrandbits(64))
     try:
@@ -71,5 +71,4 @@ async def run_agent(settings: NodeSettings, progress: Progress) -> None:
         freeze_what_is_there()
         log.info("ready")
         progress.ready()
-        await stopped.wait()
-        log.info("stopping")
+        await asyncio.get_running_loop().create_future()

@@ -10,6 +10,7 @@ Containers are left running: the next start adopts them. `p8s down` is what remo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import resource
@@ -18,7 +19,7 @@ import sys
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from random import Random, SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pybernetes.aio.clock import SystemClock
 from pybernetes.cluster import kubeconfigs, pki
@@ -35,6 +36,8 @@ from pybernetes.storage import SqliteStore, StoreError
 from pybernetes.wire.server import serve
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from pybernetes.cluster.config import ClusterConfig
     from pybernetes.cluster.controlplane import ControlPlane
     from pybernetes.cluster.progress import Progress
@@ -52,7 +55,7 @@ def serve_until_signalled(config: ClusterConfig, progress: Progress) -> int:
     raise_file_limit()
     with hold_pid_file(config.pid_file):
         try:
-            asyncio.run(run_server(config, progress))
+            run_until_signalled(run_server(config, progress))
         except Exception as error:
             report_failure(error)
             return 1
@@ -62,11 +65,7 @@ def serve_until_signalled(config: ClusterConfig, progress: Progress) -> int:
 
 
 async def run_server(config: ClusterConfig, progress: Progress) -> None:
-    """Start everything, say that it is ready, and wait for a signal."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    """Start everything, say that it is ready, and run until cancelled."""
     async with AsyncExitStack() as stack:
         plane = await start_control_plane(config, progress, stack)
         if config.simulated_nodes is not None:
@@ -91,8 +90,7 @@ async def run_server(config: ClusterConfig, progress: Progress) -> None:
         freeze_what_is_there()
         log.info("ready")
         progress.ready()
-        await stopped.wait()
-        log.info("stopping")
+        await asyncio.get_running_loop().create_future()
 
 
 async def start_control_plane(
@@ -196,6 +194,30 @@ def raise_file_limit() -> None:
     wanted = min(hard, 1_048_576) if hard != resource.RLIM_INFINITY else 1_048_576
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def run_until_signalled(main: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGTERM or SIGINT, which end it cleanly, also in the middle of its start."""
+
+    async def run() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            # Once: a second signal must not cut the clean-up short.
+            for number in signals:
+                loop.remove_signal_handler(number)
+            log.info("stopping")
+            task.cancel()
+
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, stop)
+        await main
+
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(run())
 
 
 def freeze_what_is_there() -> None:

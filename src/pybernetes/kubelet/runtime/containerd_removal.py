@@ -52,6 +52,9 @@ async def remove_all_traces(
     sandboxes = [path.name for path in layout.root.glob("io.containerd.grpc.v1.cri/sandboxes/*")]
     if sandboxes:
         await _remove_politely(options, random)
+    # One that an agent left behind which was killed in the middle of its start.
+    for left in containerds_of(layout):
+        await _kill_tree(left)
     for shim in shims_of(layout):
         await _kill_tree(shim)
     linux.unmount_below(layout.directory)
@@ -95,6 +98,15 @@ async def remove_all_sandboxes(runtime: CriRuntime) -> None:
     async with asyncio.TaskGroup() as tasks:
         for sandbox in await runtime.list_sandboxes():
             tasks.create_task(remove(sandbox.id), name=f"remove {sandbox.id}")
+
+
+def containerds_of(layout: Layout) -> list[int]:
+    """Processes that run with our configuration file."""
+    return [
+        pid
+        for pid, arguments in linux.processes()
+        if arguments and Path(arguments[0]).name == "containerd" and str(layout.config) in arguments
+    ]
 
 
 def shims_of(layout: Layout) -> list[int]:
