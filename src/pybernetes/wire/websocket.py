@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 from collections import deque
 from typing import TYPE_CHECKING
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from websockets.protocol import Protocol
+
+# The library reports every connection that is closed; that is no news here.
+_FRAMES_LOG = logging.getLogger(f"{__name__}.frames")
+_FRAMES_LOG.setLevel(logging.WARNING)
 
 # The longest message taken unless somebody says otherwise.
 MESSAGE_LIMIT = 4 * 1024 * 1024
@@ -153,7 +158,7 @@ class WebSocket:
 def _frames(*, client: bool, limit: int) -> Protocol:
     from websockets.protocol import CLIENT, SERVER, Protocol
 
-    return Protocol(CLIENT if client else SERVER, max_size=limit)
+    return Protocol(CLIENT if client else SERVER, max_size=limit, logger=_FRAMES_LOG)
 
 
 class WebSocketConnection:
