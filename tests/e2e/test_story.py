@@ -28,7 +28,7 @@ def test_deploys_serves_updates_and_cleans_up(cluster: Lab, ns: str, kubectl_ver
 
     kubectl("run", "visitor", f"--image={BOX}", "--restart=Never", "--", "sleep", "3600")
     kubectl("wait", "--for=condition=Ready", "pod/visitor", "--timeout=60s")
-    fetch = ("exec", "visitor", "--", "wget", "-q", "-O", "-", "-T", "5", f"http://web.{ns}/")
+    fetch = ("exec", "visitor", "--", "wget", "-q", "-O", "-", f"http://web.{ns}/")
     assert kubectl(*fetch) == "version 1\n"
 
     lines = kubectl("get", "pods", "-l", "app=web").splitlines()

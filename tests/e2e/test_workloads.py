@@ -72,10 +72,11 @@ def test_rollout_history_undo_pause_and_restart(cluster: Lab, ns: str) -> None:
     assert cluster.get("deployment", "web", namespace=ns)["status"].get("updatedReplicas", 0) == 0
     rollout("resume", "deployment/web")
     cluster.roll_out("deployment/web", ns)
-    (before,) = cluster.pods("app=web", ns)
+    # The pods of the revision before may still be on their way out.
+    (before,) = there(cluster.pods("app=web", ns))
     rollout("restart", "deployment/web")
     cluster.roll_out("deployment/web", ns)
-    after = [p for p in cluster.pods("app=web", ns) if "deletionTimestamp" not in p["metadata"]]
+    after = there(cluster.pods("app=web", ns))
     assert [p["metadata"]["name"] for p in after] != [before["metadata"]["name"]]
 
 
@@ -173,13 +174,13 @@ def test_a_service_leads_to_ready_pods_by_address_name_and_node_port(cluster: La
         f"web.{ns}.svc.cluster.local",
         f"{host}:{node_port}",
     ):
-        fetch = ("exec", "box", "--", "wget", "-q", "-T", "5", "-O", "-", f"http://{place}/")
+        fetch = ("exec", "box", "--", "wget", "-q", "-O", "-", f"http://{place}/")
         assert cluster.kubectl(*fetch, namespace=ns).out == "version 1\n", place
     lookup = ("exec", "box", "--", "nslookup", f"web.{ns}.svc.cluster.local")
     assert service["clusterIP"] in cluster.kubectl(*lookup, namespace=ns).out
     cluster.kubectl("scale", "deployment/web", "--replicas=0", namespace=ns)
     cluster.kubectl("wait", "--for=delete", "pod", "-l", "app=web", namespace=ns)
-    fetch = ("exec", "box", "--", "wget", "-q", "-T", "5", "-O", "-", "http://web/")
+    fetch = ("exec", "box", "--", "wget", "-q", "-O", "-", "http://web/")
     refused = cluster.kubectl(*fetch, namespace=ns, check=False)
     assert "refused" in refused.text
 
@@ -199,7 +200,7 @@ def test_a_headless_service_names_its_pods(cluster: Lab, ns: str) -> None:
     names = [p["metadata"]["name"] for p in cluster.pods("app=db", ns)]
     assert names == ["db-0", "db-1"]
     cluster.kubectl("wait", "--for=condition=Ready", "pod/box", namespace=ns)
-    fetch = ("exec", "box", "--", "wget", "-q", "-T", "5", "-O", "-", "http://db-1.db:8080/")
+    fetch = ("exec", "box", "--", "wget", "-q", "-O", "-", "http://db-1.db:8080/")
     assert cluster.kubectl(*fetch, namespace=ns).out == "version 1\n"
 
 
@@ -252,6 +253,11 @@ def test_cordon_drain_and_uncordon(cluster: Lab, ns: str) -> None:
     finally:
         cluster.kubectl("uncordon", name)
     cluster.roll_out("deployment/web", ns)
+
+
+def there(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that nobody has deleted."""
+    return [p for p in pods if "deletionTimestamp" not in p["metadata"]]
 
 
 def status_of(obj: dict[str, Any]) -> dict[str, Any]:
