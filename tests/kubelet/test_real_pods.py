@@ -6,7 +6,9 @@ All in a network namespace without a way out; connections to pods are made insid
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,7 @@ from pybernetes.apiserver.server import ApiServer
 from pybernetes.client import Caches, Client, EventWriter
 from pybernetes.kubelet import Kubelet, KubeletConfig
 from pybernetes.kubelet.agent import Agent
+from pybernetes.kubelet.runtime.interface import SandboxState
 from pybernetes.kubelet.runtime.linux import cgroup_roots
 from pybernetes.kubelet.server import LogOptions
 from pybernetes.storage.memory import MemoryStore
@@ -52,6 +55,7 @@ from tests.kubelet.runtime.realcontainers import make_place, remove_place, why_n
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+    from pybernetes.kubelet.runtime.containerd import Containerd
     from pybernetes.kubelet.runtime.cri import CriRuntime
     from pybernetes.wire.http import Connection
     from tests.kubelet.runtime.realcontainers import Place
@@ -99,8 +103,11 @@ class InsideRuntime:
 
 
 class World:
-    def __init__(self, client: Client, runtime: InsideRuntime, place: Place) -> None:
+    def __init__(
+        self, client: Client, runtime: InsideRuntime, place: Place, containerd: Containerd
+    ) -> None:
         self.client, self.runtime, self.place = client, runtime, place
+        self.containerd = containerd
         self.kubelet: Kubelet | None = None
 
     @property
@@ -183,13 +190,13 @@ def place() -> Iterator[Place]:
 async def world(place: Place) -> AsyncIterator[World]:
     clock = SystemClock()
     async with (
-        place.containerd() as (_, runtime),
+        place.containerd() as (containerd, runtime),
         ApiServer(MemoryStore(), clock, random.Random(2)) as server,
     ):
         client = Client(MemoryHttpClient(server.handle))
         for name in ("default", "kube-node-lease"):
             await client.create(Namespace(metadata=ObjectMeta(name=name)))
-        yield World(client, InsideRuntime(runtime, place), place)
+        yield World(client, InsideRuntime(runtime, place), place, containerd)
 
 
 def main(*command: str, **fields: Any) -> Any:
@@ -382,3 +389,32 @@ async def test_a_kubelet_that_comes_back_finds_its_pods(world: World) -> None:
         async with asyncio.timeout(10):
             while len(await world.runtime.list_sandboxes()) > 1:
                 await asyncio.sleep(0.1)
+
+
+async def test_containerd_may_die_under_us(world: World) -> None:
+    """Containers go on; one that ends while nobody listens is restarted when it is back."""
+    async with world.running():
+        await world.create("steady", containers=[main()])
+        await world.create("short", containers=[main("sh", "-c", "sleep 4; exit 1")])
+        before = await world.until("steady", is_ready)
+        await world.until("short", is_ready)
+        assert world.containerd.pid is not None
+        os.kill(world.containerd.pid, signal.SIGKILL)
+        await world.until("short", has_restarted, 30)
+        await world.create("later", containers=[main()])
+        await world.until("later", is_ready)
+        after = await world.until("steady", is_ready)
+        assert after.status.container_statuses == before.status.container_statuses
+        assert world.containerd.restarts == 1
+
+
+async def test_a_sandbox_killed_from_outside_is_replaced(world: World) -> None:
+    async with world.running():
+        await world.create("victim", containers=[main()], termination_grace_period_seconds=1)
+        before = await world.until("victim", is_ready)
+        (sandbox,) = await world.runtime.list_sandboxes(state=SandboxState.READY)
+        await world.runtime.stop_sandbox(sandbox.id)
+        after = await world.until("victim", has_restarted)
+        assert after.status.phase == "Running"
+        after = await world.until("victim", is_ready)
+        assert after.status.pod_ip != before.status.pod_ip
