@@ -22,6 +22,7 @@ from pybernetes.apimachinery.errors import BadRequest, Conflict, Invalid, NotFou
 from pybernetes.apiserver.authn.bearer import token_of
 from pybernetes.apiserver.authn.bootstraptoken import user_of_secret
 from pybernetes.apiserver.authn.certificate import user_of_subject
+from pybernetes.apiserver.authn.tokenrequest import TokenIssuer
 from pybernetes.testing import builders
 from pybernetes.wire.http import Headers
 from tests.api.server.access import ask, running
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from pybernetes.aio.clock import LoopClock
+    from pybernetes.apiserver.authn.signingkey import SigningKey
     from pybernetes.cluster.controlplane import ControlPlane
 
 WHO = "/api/v1/namespaces/nowhere/pods"
@@ -172,6 +174,49 @@ async def test_impossible_requests_for_tokens(plane: ControlPlane) -> None:
     reference = BoundObjectReference(kind="Pod", api_version="v1", name="web", uid="other")
     with pytest.raises(Conflict, match="the UID in the bound object reference"):
         await request_token(plane, bound_object_ref=reference)
+
+
+async def test_older_tokens_live_as_long_as_their_secret(plane: ControlPlane) -> None:
+    account = await plane.admin.get(ServiceAccount, "default", "default")
+    await plane.admin.create(builders.secret("old"))
+    prefix = "kubernetes.io/serviceaccount/"
+    token = signing_key(plane).sign(
+        {
+            "iss": "kubernetes/serviceaccount",
+            f"{prefix}namespace": "default",
+            f"{prefix}secret.name": "old",
+            f"{prefix}service-account.name": "default",
+            f"{prefix}service-account.uid": account.metadata.uid,
+            "sub": "system:serviceaccount:default:default",
+        }
+    )
+    assert await who(plane, headers=bearer(token)) == "system:serviceaccount:default:default"
+    await plane.admin.delete(Secret, "old", "default")
+    assert (await ask(plane, "GET", WHO, headers=bearer(token)))[0] == 401
+
+
+def signing_key(plane: ControlPlane) -> SigningKey:
+    issuer = plane.server.backend.connects["", "serviceaccounts", "token"]
+    assert isinstance(issuer, TokenIssuer)
+    return issuer._key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"sub": "system:serviceaccount:default:other"}, id="another subject"),
+        pytest.param({"kubernetes.io": "x"}, id="no content"),
+        pytest.param({"kubernetes.io": {"namespace": "default"}}, id="no account"),
+        pytest.param({"exp": "soon"}, id="no moment"),
+        pytest.param({"iss": "https://example.com"}, id="another issuer"),
+    ],
+)
+async def test_claims_that_are_no_token(plane: ControlPlane, change: dict[str, Any]) -> None:
+    good = (await request_token(plane)).status.token
+    claims = signing_key(plane).verify(good)
+    assert claims is not None
+    token = signing_key(plane).sign({**claims, **change})
+    assert (await ask(plane, "GET", WHO, headers=bearer(token)))[0] == 401
 
 
 async def test_others_can_verify_our_tokens(plane: ControlPlane) -> None:
