@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pybernetes.apiserver.admission.certificates import CertificateRequests
+from pybernetes.apiserver.admission.claim_resize import ClaimResize
 from pybernetes.apiserver.admission.default_class import (
     DefaultIngressClass,
     DefaultStorageClass,
@@ -44,6 +45,7 @@ PLUGINS: tuple[Callable[[World], Plugin], ...] = (
     Priority,
     DefaultTolerationSeconds,
     DefaultStorageClass,
+    ClaimResize,
     RuntimeClasses,
     CertificateRequests,
     DefaultIngressClass,
