@@ -75,8 +75,7 @@ class PodControl:
         try:
             made = await self._client.create(pod)
         except StatusError as error:
-            # A namespace that is going away refuses everything; that is no news to anybody.
-            if not error.has_cause("NamespaceTerminating"):
+            if not is_namespace_going(error):
                 self._say(owner, WARNING, "FailedCreate", f"Error creating: {error.message}")
             raise
         self._say(owner, NORMAL, "SuccessfulCreate", f"Created pod: {made.metadata.name}")
@@ -134,12 +133,17 @@ def candidates_of(cache: Cache[Any], owner: Owner, selector: Selector) -> list[A
     return list(found.values())
 
 
-def orphan_keys_of(
-    pods: Cache[Pod], owners: Cache[Any], selector_for: Callable[[Any], Selector]
-) -> Source:
-    """Owners that might adopt a pod, when it has come to be controlled by nobody."""
+def is_namespace_going(error: StatusError) -> bool:
+    """A namespace that is going away refuses everything new; that is no news to anybody."""
+    return error.has_cause("NamespaceTerminating")
 
-    def keys(old: Pod | None, new: Pod | None) -> list[Key]:
+
+def orphan_keys_of(
+    children: Cache[Any], owners: Cache[Any], selector_for: Callable[[Any], Selector]
+) -> Source:
+    """Owners that might adopt an object, when it has come to be controlled by nobody."""
+
+    def keys(old: Any, new: Any) -> list[Key]:
         if new is None or not _is_orphan(new) or new.metadata.deletion_timestamp is not None:
             return []
         if old is not None and _is_orphan(old) and old.metadata.labels == new.metadata.labels:
@@ -150,11 +154,11 @@ def orphan_keys_of(
             if selector_for(owner).matches(new.metadata.labels)
         ]
 
-    return changes_of(pods, keys)
+    return changes_of(children, keys)
 
 
-def _is_orphan(pod: Pod) -> bool:
-    return controller_of(pod) is None
+def _is_orphan(obj: Any) -> bool:
+    return controller_of(obj) is None
 
 
 def _adoptable(owner: Owner, candidate: Any) -> bool:

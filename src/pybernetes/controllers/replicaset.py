@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 
 from pybernetes.aio.slowstart import slow_start
-from pybernetes.api.conditions import TRUE, with_condition, without_condition
+from pybernetes.api.conditions import TRUE, condition_of, with_condition, without_condition
 from pybernetes.api.core.podstate import (
     is_active,
     is_available,
@@ -39,6 +39,7 @@ from pybernetes.controllers.podcontrol import (
     PodControl,
     candidates_of,
     claim,
+    is_namespace_going,
     orphan_keys_of,
     pod_from_template,
 )
@@ -205,7 +206,7 @@ class _ReplicaController(Generic[T]):
             await slow_start([create] * plan.create)
             await slow_start([partial(delete, pod) for pod in plan.delete], initial=BURST)
         except StatusError as error:
-            return error
+            return None if is_namespace_going(error) else error
         return None
 
     def _neighbours(self, owner: T, pods: Sequence[Pod]) -> Sequence[Pod]:
@@ -226,7 +227,8 @@ class ReplicaSetController(_ReplicaController[ReplicaSet]):
         conditions = owner.status.conditions
         if error is None:
             conditions = without_condition(conditions, REPLICA_FAILURE)
-        else:
+        elif condition_of(conditions, REPLICA_FAILURE) is None:
+            # Once: the refusals name pods that never came to be, and no two are alike.
             failed = ReplicaSetCondition(
                 type=REPLICA_FAILURE,
                 status=TRUE,
@@ -270,7 +272,8 @@ class ReplicationControllerController(_ReplicaController[ReplicationController])
         conditions = owner.status.conditions
         if error is None:
             conditions = without_condition(conditions, REPLICA_FAILURE)
-        else:
+        elif condition_of(conditions, REPLICA_FAILURE) is None:
+            # Once: the refusals name pods that never came to be, and no two are alike.
             failed = ReplicationControllerCondition(
                 type=REPLICA_FAILURE,
                 status=TRUE,

@@ -40,7 +40,13 @@ from pybernetes.controllers.history import (
     clean_up,
     superfluous,
 )
-from pybernetes.controllers.podcontrol import PodControl, candidates_of, claim, orphan_keys_of
+from pybernetes.controllers.podcontrol import (
+    PodControl,
+    candidates_of,
+    claim,
+    is_namespace_going,
+    orphan_keys_of,
+)
 from pybernetes.controllers.replicaset import next_available
 
 if TYPE_CHECKING:
@@ -154,7 +160,7 @@ class DaemonSetController:
             await slow_start([partial(create, node) for node in plan.create[:BURST]])
             await slow_start([partial(delete, pod) for pod in plan.delete[:BURST]], initial=BURST)
         except StatusError as error:
-            return error, None
+            return (None if is_namespace_going(error) else error), None
         return None, again
 
     def _without_backing_off(self, look: Look, plan: Plan) -> tuple[Plan, timedelta | None]:

@@ -15,7 +15,7 @@ from pybernetes.api.core.podstate import is_finished
 from pybernetes.api.ownership import controller_of
 from pybernetes.api.types.apps_v1 import Deployment, ReplicaSet
 from pybernetes.api.types.core_v1 import Pod
-from pybernetes.apimachinery.errors import AlreadyExists, NotFound
+from pybernetes.apimachinery.errors import AlreadyExists, NotFound, StatusError
 from pybernetes.apimachinery.meta import Key
 from pybernetes.apimachinery.selector import selector_of
 from pybernetes.client import NORMAL, WARNING, Expectations, changes_of, keys_of, owner_keys_of
@@ -32,10 +32,12 @@ from pybernetes.controllers.deployment.plan import (
     total_size,
 )
 from pybernetes.controllers.deployment.progress import (
+    CREATE_ERROR,
     counted_status,
     is_complete,
     paused_conditions,
     progressed_status,
+    refused_conditions,
     until_deadline,
 )
 from pybernetes.controllers.deployment.revisions import (
@@ -46,9 +48,15 @@ from pybernetes.controllers.deployment.revisions import (
     next_revision,
     revision_of,
     same_template,
+    superfluous,
     tell_apart,
 )
-from pybernetes.controllers.podcontrol import candidates_of, claim
+from pybernetes.controllers.podcontrol import (
+    candidates_of,
+    claim,
+    is_namespace_going,
+    orphan_keys_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +86,9 @@ class DeploymentController:
             keys_of(self._deployments),
             owner_keys_of(self._replica_sets, Deployment),
             changes_of(self._pods, self._recreated_by),
+            orphan_keys_of(
+                self._replica_sets, self._deployments, lambda d: selector_of(d.spec.selector)
+            ),
         )
 
     async def reconcile(self, key: Key) -> timedelta | None:
@@ -115,7 +126,7 @@ class DeploymentController:
 
     async def _scale(self, deployment: Deployment, sets: Sets) -> timedelta | None:
         """Only the number changed: no new replica set is made, also while paused."""
-        await self._adopt_annotations(deployment, sets)
+        sets = await self._adopt_annotations(deployment, sets)
         for step in plan_scale(deployment, sets):
             await self._resize(deployment, step)
         if deployment.spec.paused:
@@ -135,7 +146,7 @@ class DeploymentController:
                 return None
             created = True
         elif sets.new is not None:
-            await self._adopt_annotations(deployment, sets)
+            sets = await self._adopt_annotations(deployment, sets)
         if is_rolling(deployment):
             steps = plan_rolling(deployment, sets)
         else:
@@ -163,9 +174,23 @@ class DeploymentController:
                 made = await self._client.create(wanted)
         except AlreadyExists:
             return await self._after_collision(deployment, sets, wanted)
+        except StatusError as error:
+            await self._note_refusal(deployment, wanted, error)
+            raise
         if replicas:
             self._say_scaled(deployment, made, 0, replicas)
         return Sets(made, sets.old)
+
+    async def _note_refusal(
+        self, deployment: Deployment, wanted: ReplicaSet, error: StatusError
+    ) -> None:
+        if is_namespace_going(error):
+            return
+        conditions = refused_conditions(deployment, wanted.metadata.name, error, self._now())
+        message = f'Failed to create new replica set "{wanted.metadata.name}": {error.message}'
+        self._recorder.record(deployment, WARNING, CREATE_ERROR, message)
+        status = msgspec.structs.replace(deployment.status, conditions=conditions)
+        await self._write_status(deployment, status)
 
     async def _after_collision(
         self, deployment: Deployment, sets: Sets, wanted: ReplicaSet
@@ -185,22 +210,25 @@ class DeploymentController:
         await self._write_status(deployment, status)
         return Sets(None, sets.old)
 
-    async def _adopt_annotations(self, deployment: Deployment, sets: Sets) -> None:
+    async def _adopt_annotations(self, deployment: Deployment, sets: Sets) -> Sets:
         """Bring the new replica set's annotations and minReadySeconds up to date."""
         new = sets.new
         if new is None:
-            return
+            return sets
         revision = max(next_revision(sets.old), revision_of(new))
         annotations = annotations_for(deployment, new.metadata.annotations, revision)
-        seconds = deployment.spec.min_ready_seconds
-        if annotations != new.metadata.annotations or new.spec.min_ready_seconds != seconds:
-            patch = {
-                "metadata": {"annotations": annotations},
-                "spec": {"minReadySeconds": seconds or 0},
-            }
-            await self._client.patch(
-                ReplicaSet, new.metadata.name, new.metadata.namespace, patch=patch
-            )
+        seconds = deployment.spec.min_ready_seconds or 0
+        if annotations == new.metadata.annotations and (new.spec.min_ready_seconds or 0) == seconds:
+            return sets
+        patch = {
+            "metadata": {
+                "resourceVersion": new.metadata.resource_version,
+                "annotations": annotations,
+            },
+            "spec": {"minReadySeconds": seconds},
+        }
+        name, namespace = new.metadata.name, new.metadata.namespace
+        return Sets(await self._client.patch(ReplicaSet, name, namespace, patch=patch), sets.old)
 
     async def _number(self, deployment: Deployment, sets: Sets) -> None:
         """The deployment carries the revision of its new replica set; last, for it is a write."""
@@ -231,16 +259,7 @@ class DeploymentController:
         limit = deployment.spec.revision_history_limit
         if limit is None:
             return
-        empty = [
-            rs
-            for rs in sets.old
-            if size_of(rs) == 0
-            and rs.status.replicas == 0
-            and rs.metadata.deletion_timestamp is None
-            and rs.status.observed_generation >= (rs.metadata.generation or 0)
-        ]
-        empty.sort(key=revision_of)
-        for rs in empty[: max(len(empty) - limit, 0)]:
+        for rs in superfluous(sets.old, limit):
             try:
                 await self._client.delete(rs)
             except NotFound:

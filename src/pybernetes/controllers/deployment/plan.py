@@ -160,7 +160,8 @@ def plan_scale(deployment: Deployment, sets: Sets) -> list[Resize]:
     active = [rs for rs in sets.all if size_of(rs)]
     if len(active) <= 1:
         only = active[0] if active else _latest(sets)
-        return [Resize(only, replicas)] if only is not None and size_of(only) != replicas else []
+        # Also when it has that size already: it is to remember what it was sized for.
+        return [Resize(only, replicas)] if only is not None else []
     if _is_saturated(deployment, sets.new):
         return [Resize(rs, 0) for rs in sets.old if size_of(rs)]
     return _in_proportion(deployment, active) if is_rolling(deployment) else []
@@ -225,7 +226,8 @@ def _fraction(deployment: Deployment, rs: ReplicaSet) -> int:
     try:
         before = int(rs.metadata.annotations.get(MAXIMUM, ""))
     except ValueError:
-        before = deployment.status.replicas
+        before = 0
+    before = before or deployment.status.replicas
     if before <= 0:
         return 0
     # Half away from zero, as Go rounds.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pybernetes.api.types.apps_v1 import Deployment, ReplicaSet
+    from pybernetes.apimachinery.errors import StatusError
     from pybernetes.controllers.deployment.revisions import Sets
 
 AVAILABLE, PROGRESSING, REPLICA_FAILURE = "Available", "Progressing", "ReplicaFailure"
@@ -34,6 +35,7 @@ UPDATED = "ReplicaSetUpdated"
 TIMED_OUT = "ProgressDeadlineExceeded"
 PAUSED = "DeploymentPaused"
 RESUMED = "DeploymentResumed"
+CREATE_ERROR = "ReplicaSetCreateError"
 # What "no deadline" is in the API.
 NO_DEADLINE = 2147483647
 
@@ -106,7 +108,9 @@ def progressed_status(
         and known is not None
         and known.reason == NEW_AVAILABLE
     )
-    if has_deadline(deployment) and not settled:
+    if not has_deadline(deployment):
+        conditions = without_condition(conditions, PROGRESSING)
+    elif not settled:
         conditions = _progress(deployment, sets, status, known, now, created=created)
     failure = _replica_failure(sets.all)
     if failure is not None:
@@ -173,6 +177,17 @@ def paused_conditions(deployment: Deployment, now: datetime) -> Conditions | Non
             conditions, condition(PROGRESSING, UNKNOWN, RESUMED, "Deployment is resumed", now)
         )
     return None
+
+
+def refused_conditions(
+    deployment: Deployment, name: str, error: StatusError, now: datetime
+) -> Conditions:
+    """The conditions with the refusal of a new replica set noted."""
+    conditions = deployment.status.conditions
+    if not has_deadline(deployment):
+        return conditions
+    message = f'Failed to create new replica set "{name}": {error.message}'
+    return with_changed(conditions, condition(PROGRESSING, FALSE, CREATE_ERROR, message, now))
 
 
 def _progress(

@@ -27,6 +27,8 @@ REVISION = "deployment.kubernetes.io/revision"
 REVISION_HISTORY = "deployment.kubernetes.io/revision-history"
 DESIRED = "deployment.kubernetes.io/desired-replicas"
 MAXIMUM = "deployment.kubernetes.io/max-replicas"
+# Characters of the history annotation, the oldest numbers going first.
+HISTORY_LENGTH = 2000
 # Annotations of the deployment that its replica sets do not get.
 NOT_COPIED = frozenset(
     {
@@ -73,6 +75,22 @@ def next_revision(old: Sequence[ReplicaSet]) -> int:
     return max((revision_of(rs) for rs in old), default=0) + 1
 
 
+def superfluous(old: Sequence[ReplicaSet], limit: int) -> list[ReplicaSet]:
+    """Beyond the newest `limit` old replica sets, those that are empty."""
+    living = [rs for rs in old if rs.metadata.deletion_timestamp is None]
+    living.sort(key=revision_of)
+    return [rs for rs in living[: max(len(living) - limit, 0)] if _is_empty(rs)]
+
+
+def _is_empty(rs: ReplicaSet) -> bool:
+    """Empty by its own controller's word on its present spec."""
+    return (
+        rs.spec.replicas == 0
+        and rs.status.replicas == 0
+        and rs.status.observed_generation >= (rs.metadata.generation or 0)
+    )
+
+
 def annotations_for(
     deployment: Deployment, current: Mapping[str, str], revision: int
 ) -> dict[str, str]:
@@ -86,7 +104,10 @@ def annotations_for(
         wanted[REVISION] = str(revision)
     elif _number(before) < revision:
         history = [part for part in current.get(REVISION_HISTORY, "").split(",") if part]
-        wanted[REVISION_HISTORY] = ",".join([*history, before])
+        history.append(before)
+        while len(",".join(history)) > HISTORY_LENGTH:
+            del history[0]
+        wanted[REVISION_HISTORY] = ",".join(history)
         wanted[REVISION] = str(revision)
     return wanted
 

@@ -54,6 +54,7 @@ from pybernetes.controllers.podcontrol import (
     PodControl,
     candidates_of,
     claim,
+    is_namespace_going,
     orphan_keys_of,
     pod_from_template,
 )
@@ -153,7 +154,7 @@ class JobController:
             await slow_start([partial(stop, pod) for pod in plan.stop], initial=_AT_ONCE)
             await slow_start([partial(withdraw, pod) for pod in plan.withdraw], initial=_AT_ONCE)
         except StatusError as error:
-            return error
+            return None if is_namespace_going(error) else error
         return None
 
     async def _release(self, key: Key, pods: Iterable[Pod]) -> None:

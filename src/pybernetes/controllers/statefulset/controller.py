@@ -31,7 +31,12 @@ from pybernetes.controllers.history import (
     superfluous,
     template_of,
 )
-from pybernetes.controllers.podcontrol import candidates_of, claim, orphan_keys_of
+from pybernetes.controllers.podcontrol import (
+    candidates_of,
+    claim,
+    is_namespace_going,
+    orphan_keys_of,
+)
 from pybernetes.controllers.replicaset import next_available
 from pybernetes.controllers.statefulset.identity import (
     claims_of,
@@ -159,7 +164,7 @@ class StatefulSetController:
             )
             await slow_start([partial(self._delete, key, look, pod) for pod in plan.delete])
         except StatusError as error:
-            return error
+            return None if is_namespace_going(error) else error
         return None
 
     async def _create(self, key: Key, look: Look, history: History, ordinal: int) -> None:
@@ -181,7 +186,7 @@ class StatefulSetController:
             # Ours and not yet seen, or a stranger's: tried again until the name is free.
             raise
         except StatusError as error:
-            if not error.has_cause("NamespaceTerminating"):
+            if not is_namespace_going(error):
                 self._say_pod(stateful_set, "create", name, error)
             raise
         self._say_pod(stateful_set, "create", name)
