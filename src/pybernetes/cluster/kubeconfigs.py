@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pybernetes.client.kubeconfig import (
@@ -14,12 +15,12 @@ from pybernetes.client.kubeconfig import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pybernetes.cluster.pki import KeyPair, Pki
 
 CLUSTER_NAME = "pybernetes"
 ADMIN_NAME = "admin@pybernetes"
+# For kubeconfigs that are not files: relative paths in them lead nowhere.
+NOWHERE = Path("/nonexistent")
 
 
 def write_admin(path: Path, pki: Pki, server: str) -> None:

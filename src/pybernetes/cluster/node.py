@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 from pybernetes.aio.supervision import run_restarting
 from pybernetes.api.core.nodestate import is_ready
 from pybernetes.api.types.core_v1 import Node
-from pybernetes.api.user import MASTERS, NODES, UserInfo
+from pybernetes.api.user import NODES, UserInfo
 from pybernetes.cluster import nodesettings, pki
 from pybernetes.cluster.config import LONELY_ADDRESS
 from pybernetes.cluster.controlplane import RESTARTS
+from pybernetes.cluster.nodelinks import authenticate, authorize
 from pybernetes.cluster.serving import serving_context
 from pybernetes.kubelet import Kubelet, KubeletConfig
 from pybernetes.kubelet.runtime.containerd import Containerd
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from pybernetes.cluster.controlplane import ControlPlane
     from pybernetes.cluster.nodesettings import NodeSettings
     from pybernetes.cluster.progress import Progress
-    from pybernetes.kubelet.server import Access
-    from pybernetes.wire.http import Request
 
 log = logging.getLogger(__name__)
 
@@ -197,16 +196,3 @@ def dns_config(settings: NodeSettings) -> DnsConfig:
         reverse=settings.networks,
         upstreams=tuple(upstreams),
     )
-
-
-async def authenticate(request: Request) -> UserInfo | None:
-    """The user of a client certificate of our CA (TLS has verified it)."""
-    subject = request.peer.subject
-    names = [value for name, value in subject if name == "commonName"]
-    groups = tuple(value for name, value in subject if name == "organizationName")
-    return UserInfo(names[0], groups) if names else None
-
-
-async def authorize(user: UserInfo, access: Access) -> bool:
-    """Only the API server comes here itself; everybody else goes through it and is judged there."""
-    return user.in_group(MASTERS)

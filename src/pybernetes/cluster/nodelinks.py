@@ -17,7 +17,8 @@ from pybernetes.wire.memory import MemoryHttpClient
 if TYPE_CHECKING:
     from pybernetes.apiserver.nodes import Dial
     from pybernetes.cluster.pki import Pki
-    from pybernetes.wire.http import Handler, HttpTransport
+    from pybernetes.kubelet.server import Access
+    from pybernetes.wire.http import Handler, HttpTransport, Request
 
 # Who the API server is to the agents of its own process: what its certificate says elsewhere.
 APISERVER = UserInfo("kube-apiserver-kubelet-client", (MASTERS,))
@@ -57,3 +58,18 @@ class NodeLinks:
             context.load_verify_locations(self._keys.ca.certificate)
             context.load_cert_chain(pair.certificate, pair.key)
         return context
+
+
+async def authenticate(request: Request) -> UserInfo | None:
+    """Who calls an agent: the identity of a caller in this process, else that of a certificate."""
+    if isinstance(request.peer.identity, UserInfo):
+        return request.peer.identity
+    subject = request.peer.subject
+    names = [value for name, value in subject if name == "commonName"]
+    groups = tuple(value for name, value in subject if name == "organizationName")
+    return UserInfo(names[0], groups) if names else None
+
+
+async def authorize(user: UserInfo, access: Access) -> bool:
+    """Only the API server comes to agents itself; others go through it and are judged there."""
+    return user.in_group(MASTERS)

@@ -108,6 +108,11 @@ class Pki:
     def service_account_public_key(self) -> Path:
         return self.directory / "sa.pub"
 
+    @property
+    def node_client(self) -> KeyPair:
+        """What a machine that joined shows the API server."""
+        return self._pair("node-client")
+
     def node(self, name: str) -> KeyPair:
         return self._pair(f"node-{name}")
 
@@ -166,7 +171,7 @@ def ensure_certificate(
     certificate, expires = sign(
         request, public_key_der=public, ca_certificate=ca_certificate, ca_key=ca_key, now=now
     )
-    _write(pair.certificate, certificate, mode=0o644)
+    write_file(pair.certificate, certificate, mode=0o644)
     _write_facts(pair, wanted, expires)
 
 
@@ -213,10 +218,22 @@ def sign(
     return certificate.public_bytes(serialization.Encoding.PEM), expires
 
 
+def signing_request(key_file: Path, request: CertificateRequest) -> bytes:
+    """A PEM certificate signing request for a key, which is made if there is none."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    key = load_key(key_file) if key_file.exists() else _new_key(key_file)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_subject(request))
+    if request.names:
+        builder = builder.add_extension(_alternative_names(request.names), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 def copy_pair(source: KeyPair, target: KeyPair) -> None:
     """Give a node's directory its own copy of its key pair."""
-    _write(target.key, source.key.read_bytes(), mode=0o600)
-    _write(target.certificate, source.certificate.read_bytes(), mode=0o644)
+    write_file(target.key, source.key.read_bytes(), mode=0o600)
+    write_file(target.certificate, source.certificate.read_bytes(), mode=0o644)
 
 
 def ca_hash(certificate_pem: bytes) -> str:
@@ -268,7 +285,7 @@ def _ensure_ca(pair: KeyPair, common_name: str, now: datetime) -> None:
         )
         .sign(key, hashes.SHA256())
     )
-    _write(pair.certificate, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    write_file(pair.certificate, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
 
 
 def _ensure_service_account_keys(pki: Pki) -> None:
@@ -281,7 +298,7 @@ def _ensure_service_account_keys(pki: Pki) -> None:
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    _write(pki.service_account_public_key, public, mode=0o644)
+    write_file(pki.service_account_public_key, public, mode=0o644)
 
 
 def _subject(request: CertificateRequest) -> x509.Name:
@@ -333,7 +350,7 @@ def _new_key(path: Path) -> EllipticCurvePrivateKey:
         serialization.PrivateFormat.TraditionalOpenSSL,
         serialization.NoEncryption(),
     )
-    _write(path, pem, mode=0o600)
+    write_file(path, pem, mode=0o600)
     return key
 
 
@@ -350,10 +367,10 @@ def _facts_file(pair: KeyPair) -> Path:
 
 def _write_facts(pair: KeyPair, fingerprint: str, expires: datetime) -> None:
     facts = {"fingerprint": fingerprint, "expires": expires.isoformat()}
-    _write(_facts_file(pair), json.dumps(facts).encode(), mode=0o644)
+    write_file(_facts_file(pair), json.dumps(facts).encode(), mode=0o644)
 
 
-def _write(path: Path, data: bytes, *, mode: int) -> None:
+def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace the file at once, with its mode right from the first moment."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)

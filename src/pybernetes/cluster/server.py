@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pybernetes.aio.clock import SystemClock
 from pybernetes.cluster import kubeconfigs, pki
 from pybernetes.cluster.access import AccessOptions
+from pybernetes.cluster.addons import Addons, ensure_addons
 from pybernetes.cluster.config import LONELY_ADDRESS, ConfigError, local_address
 from pybernetes.cluster.controlplane import ControlPlaneOptions, control_plane
 from pybernetes.cluster.process import hold_pid_file
@@ -147,6 +148,8 @@ async def start_control_plane(
     if config.isolated_nodes:
         host = address
     kubeconfigs.write_admin(config.kubeconfig, keys, f"https://{host}:{config.port}")
+    addons = Addons(config, f"https://{address}:{config.port}", keys.ca.certificate.read_bytes())
+    await ensure_addons(plane.admin, addons)
     return plane
 
 

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from pybernetes.api.user import NODES, UserInfo
+from pybernetes.cluster.nodelinks import authenticate, authorize
 from pybernetes.kubelet import Kubelet, KubeletConfig
 from pybernetes.kubelet.runtime.simulated import SimulatedRuntime
 
@@ -68,11 +69,15 @@ class SimulatedNodes:
             plane.recorder("kubelet", host=name),
         )
         self.kubelets[name] = kubelet
+        # Called directly: nothing must ever be sent to the address of a simulated node.
+        server = kubelet.server(authenticate=authenticate, authorize=authorize)
+        plane.links.add(name, server.handle)
         self._running[name] = self._tasks.create_task(kubelet.run(), name=f"kubelet {name}")
         return runtime
 
     async def stop(self, name: str) -> None:
         """The agent of the node dies; its containers go on. `add` brings it back."""
+        self._plane.links.remove(name)
         task = self._running.pop(name)
         task.cancel()
         await asyncio.wait([task])
