@@ -325,6 +325,9 @@ ROLES: dict[str, dict[str, tuple[PolicyRule, ...]]] = {
             can("update", "configmaps", names="cluster-info"),
             *EVENTS,
         ),
+        # For machines that join: the CA, before they can show who they are, and the settings.
+        "kubeadm:bootstrap-signer-clusterinfo": (can("get", "configmaps", names="cluster-info"),),
+        "pybernetes:join": (can("get", "configmaps", names="p8s-cluster"),),
     },
 }
 
@@ -351,6 +354,14 @@ BINDINGS: dict[str, dict[str, tuple[str, tuple[tuple[str, str], ...]]]] = {
         "system:controller:bootstrap-signer": (
             "system:controller:bootstrap-signer",
             ((_ACCOUNT, "bootstrap-signer"),),
+        ),
+        "kubeadm:bootstrap-signer-clusterinfo": (
+            "kubeadm:bootstrap-signer-clusterinfo",
+            ((_USER, "system:anonymous"),),
+        ),
+        "pybernetes:join": (
+            "pybernetes:join",
+            ((_IN_GROUP, "system:bootstrappers"), (_IN_GROUP, "system:nodes")),
         ),
     },
 }
