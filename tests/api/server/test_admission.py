@@ -29,6 +29,8 @@ from pybernetes.api.types.core_v1 import (
     LimitRangeSpec,
     LocalObjectReference,
     Namespace,
+    PersistentVolumeClaim,
+    PersistentVolumeClaimSpec,
     Pod,
     ResourceQuota,
     ResourceQuotaSpec,
@@ -43,9 +45,21 @@ from pybernetes.api.types.core_v1 import (
     ServiceSpec,
     Volume,
     VolumeMount,
+    VolumeResourceRequirements,
 )
 from pybernetes.api.types.meta_v1 import ObjectMeta
+from pybernetes.api.types.networking_v1 import (
+    Ingress,
+    IngressBackend,
+    IngressClass,
+    IngressClassSpec,
+    IngressServiceBackend,
+    IngressSpec,
+    ServiceBackendPort,
+)
+from pybernetes.api.types.node_v1 import Overhead, RuntimeClass, Scheduling
 from pybernetes.api.types.scheduling_v1 import PriorityClass
+from pybernetes.api.types.storage_v1 import StorageClass
 from pybernetes.apimachinery.errors import Forbidden, Invalid, NotFound
 from pybernetes.apiserver.admission.limit_ranger import bound_problems
 from pybernetes.apiserver.admission.node_restriction import forbidden_labels
@@ -566,6 +580,66 @@ async def test_a_namespace_says_how_strict_it_is(plane: ControlPlane) -> None:
     wrong = {"pod-security.kubernetes.io/enforce": "strict"}
     with pytest.raises(Invalid, match="must be one of privileged, baseline, restricted"):
         await plane.admin.create(Namespace(metadata=ObjectMeta(name="odd", labels=wrong)))
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+async def test_the_youngest_default_class_counts(plane: ControlPlane) -> None:
+    for name in ("older", "younger"):
+        mark = {"storageclass.kubernetes.io/is-default-class": "true"}
+        metadata = ObjectMeta(name=name, annotations=mark)
+        await plane.admin.create(StorageClass(metadata=metadata, provisioner="example.com/x"))
+        await asyncio.sleep(5)
+    claim = PersistentVolumeClaim(
+        metadata=ObjectMeta(name="c", namespace="default"),
+        spec=PersistentVolumeClaimSpec(
+            access_modes=("ReadWriteOnce",),
+            resources=VolumeResourceRequirements(requests={"storage": "1Gi"}),
+        ),
+    )
+    assert (await plane.admin.create(claim)).spec.storage_class_name == "younger"
+    none = replace(claim.spec, storage_class_name="")
+    bare = await plane.admin.create(
+        replace(claim, metadata=ObjectMeta(name="d", namespace="default"), spec=none)
+    )
+    assert bare.spec.storage_class_name == ""
+
+
+async def test_an_ingress_gets_the_default_class(plane: ControlPlane) -> None:
+    mark = {"ingressclass.kubernetes.io/is-default-class": "true"}
+    await plane.admin.create(
+        IngressClass(
+            metadata=ObjectMeta(name="proxy", annotations=mark),
+            spec=IngressClassSpec(controller="example.com/proxy"),
+        )
+    )
+    backend = IngressServiceBackend(name="web", port=ServiceBackendPort(number=80))
+    made = await plane.admin.create(
+        Ingress(
+            metadata=ObjectMeta(name="i", namespace="default"),
+            spec=IngressSpec(default_backend=IngressBackend(service=backend)),
+        )
+    )
+    assert made.spec.ingress_class_name == "proxy"
+
+
+async def test_a_runtime_class_brings_overhead_and_nodes(plane: ControlPlane) -> None:
+    with pytest.raises(Forbidden, match='pod rejected: RuntimeClass "vm" not found'):
+        await plane.admin.create(builders.pod("web", runtime_class_name="vm"))
+    await plane.admin.create(
+        RuntimeClass(
+            metadata=ObjectMeta(name="vm"),
+            handler="kata",
+            overhead=Overhead(pod_fixed={"cpu": "100m"}),
+            scheduling=Scheduling(node_selector={"vm": "yes"}),
+        )
+    )
+    made = await plane.admin.create(builders.pod("web", runtime_class_name="vm"))
+    assert (made.spec.overhead, made.spec.node_selector) == ({"cpu": "100m"}, {"vm": "yes"})
+    clash = builders.pod("other", runtime_class_name="vm", node_selector={"vm": "no"})
+    with pytest.raises(Forbidden, match="conflict: runtimeClass"):
+        await plane.admin.create(clash)
 
 
 # --- certificates ---------------------------------------------------------------------------------

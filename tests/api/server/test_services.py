@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from pybernetes.api.types.core_v1 import Service, ServicePort, ServiceSpec
 from pybernetes.api.types.meta_v1 import ObjectMeta
+from pybernetes.api.types.networking_v1 import ServiceCIDR
 from pybernetes.api.user import UserInfo
 from pybernetes.apimachinery.errors import InternalError, Invalid
 from pybernetes.apiserver.addresses import Full, NumberPool, OutOfRange, Taken
@@ -105,6 +106,12 @@ async def test_the_api_server_has_the_first_address(plane: ControlPlane) -> None
     assert found.spec.cluster_ip == "10.96.0.1"
     text = await messages(plane, service(cluster_ip="10.96.0.1"))
     assert "provided IP is already allocated" in text
+
+
+async def test_the_range_is_shown(plane: ControlPlane) -> None:
+    found = await plane.admin.get(ServiceCIDR, "kubernetes")
+    assert found.spec.cidrs == ("10.96.0.0/24",)
+    assert [(c.type, c.status) for c in found.status.conditions] == [("Ready", "True")]
 
 
 async def test_an_address_may_be_chosen(plane: ControlPlane) -> None:

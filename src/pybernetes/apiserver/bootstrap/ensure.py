@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from pybernetes.api.types.core_v1 import ConfigMap, Endpoints, Namespace, Service
 from pybernetes.api.types.discovery_v1 import EndpointSlice
+from pybernetes.api.types.networking_v1 import ServiceCIDR
 from pybernetes.api.types.rbac_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 from pybernetes.api.types.scheduling_v1 import PriorityClass
 from pybernetes.apimachinery.errors import AlreadyExists, Conflict, NotFound
@@ -39,6 +40,7 @@ async def ensure_first_objects(client: Client, catalog: Catalog, facts: ServerFa
     first = _writes(client, catalog, Namespace, objects.namespaces(), _leave)
     await _all(first)
     await _all(_second_round(client, catalog, facts))
+    await _announce_range(client, catalog)
 
 
 def _second_round(client: Client, catalog: Catalog, facts: ServerFacts) -> Iterator[Write]:
@@ -54,6 +56,7 @@ def _second_round(client: Client, catalog: Catalog, facts: ServerFacts) -> Itera
     yield from writes(PriorityClass, objects.priority_classes(), _leave)
     yield from writes(ConfigMap, [objects.authentication_config(facts)], _with_data)
     yield from writes(Service, [objects.kubernetes_service(facts)], _with_ports)
+    yield from writes(ServiceCIDR, [objects.service_range(facts)], _leave)
     if facts.address:
         yield from writes(Endpoints, [objects.kubernetes_endpoints(facts)], _with_subsets)
         yield from writes(EndpointSlice, [objects.kubernetes_endpoint_slice(facts)], _with_slice)
@@ -104,6 +107,16 @@ def _writes(
             yield _create(client, obj)
         elif (changed := reconcile(present, obj)) is not None:
             yield _change(client, present, changed)
+
+
+async def _announce_range(client: Client, catalog: Catalog) -> None:
+    """Say of the range of Service addresses that it is in use; a status is a write of its own."""
+    found = Typed(catalog, ServiceCIDR).get(objects.KUBERNETES)
+    if found is not None and (ready := objects.with_ready_range(found)) is not None:
+        try:
+            await client.update_status(ready)
+        except (Conflict, NotFound):
+            return  # another server does it
 
 
 async def _create(client: Client, obj: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
+from msgspec.structs import replace
+
 from pybernetes.api.scheduling import SYSTEM_CLASSES
 from pybernetes.api.types.core_v1 import (
     ConfigMap,
@@ -19,7 +21,8 @@ from pybernetes.api.types.core_v1 import (
 )
 from pybernetes.api.types.discovery_v1 import Endpoint, EndpointConditions, EndpointSlice
 from pybernetes.api.types.discovery_v1 import EndpointPort as SlicePort
-from pybernetes.api.types.meta_v1 import ObjectMeta
+from pybernetes.api.types.meta_v1 import Condition, ObjectMeta
+from pybernetes.api.types.networking_v1 import ServiceCIDR, ServiceCIDRSpec
 from pybernetes.api.types.scheduling_v1 import PriorityClass
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -112,6 +115,26 @@ def kubernetes_endpoint_slice(facts: ServerFacts) -> EndpointSlice:
         ),
         ports=(SlicePort(name="https", port=facts.port, protocol="TCP"),),
     )
+
+
+def service_range(facts: ServerFacts) -> ServiceCIDR:
+    return ServiceCIDR(
+        metadata=ObjectMeta(name=KUBERNETES),
+        spec=ServiceCIDRSpec(cidrs=(str(facts.service_network),)),
+    )
+
+
+def with_ready_range(found: ServiceCIDR) -> ServiceCIDR | None:
+    """The range as one that addresses are given from; None if it says so."""
+    if any(c.type == "Ready" and c.status == "True" for c in found.status.conditions):
+        return None
+    ready = Condition(
+        type="Ready",
+        status="True",
+        last_transition_time=found.metadata.creation_timestamp,
+        message="Kubernetes Service CIDR is ready",
+    )
+    return replace(found, status=replace(found.status, conditions=(ready,)))
 
 
 def authentication_config(facts: ServerFacts) -> ConfigMap:

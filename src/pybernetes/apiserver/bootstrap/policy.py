@@ -130,9 +130,37 @@ CLUSTER_ROLES: dict[str, tuple[PolicyRule, ...]] = {
             group="resource.k8s.io",
         ),
     ),
-    # What nodes may do by this role alone: nothing, it is bound to nobody. The Node authorizer
-    # applies the same rules narrowed down to what belongs to a node.
-    "system:node": (),
+    # Bound to nobody: the Node authorizer gives nodes the same, narrowed down to what is theirs.
+    "system:node": (
+        can("create", "tokenreviews", group="authentication.k8s.io"),
+        can(
+            "create", "localsubjectaccessreviews subjectaccessreviews", group="authorization.k8s.io"
+        ),
+        can(READ, "services"),
+        can(f"create patch update {READ}", "nodes"),
+        can("patch update", "nodes/status"),
+        *EVENTS,
+        can(f"create delete {READ}", "pods"),
+        can("patch update", "pods/status"),
+        can("create", "pods/eviction"),
+        can(READ, "configmaps secrets"),
+        can("get", "persistentvolumeclaims persistentvolumes"),
+        can("get patch update", "persistentvolumeclaims/status"),
+        can("get", "endpoints"),
+        can(f"create {READ}", "certificatesigningrequests", group="certificates.k8s.io"),
+        can("create delete get patch update", "leases", group="coordination.k8s.io"),
+        can("get", "volumeattachments", group="storage.k8s.io"),
+        can("create", "serviceaccounts/token"),
+        can(READ, "csidrivers", group="storage.k8s.io"),
+        can("create delete get patch update", "csinodes", group="storage.k8s.io"),
+        can(READ, "runtimeclasses", group="node.k8s.io"),
+        can("get", "resourceclaims", group="resource.k8s.io"),
+        can(
+            f"create delete deletecollection patch update {READ}",
+            "resourceslices",
+            group="resource.k8s.io",
+        ),
+    ),
     "system:node-problem-detector": (
         can("get", "nodes"),
         can("patch", "nodes/status"),
