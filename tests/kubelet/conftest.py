@@ -63,6 +63,7 @@ class Node:
         try:
             yield self.kubelet
             await settled()
+            self.kubelet.check_invariants()
         finally:
             for task in reversed(tasks):
                 task.cancel()

@@ -45,6 +45,7 @@ from pybernetes.kubelet.pod_machine import (
     Verdict,
     VolumesFailed,
     VolumesReady,
+    check_state,
     new_state,
     pod_step,
 )
@@ -343,6 +344,7 @@ def test_whatever_happens_the_promises_hold(walk: tuple[Pod, list[tuple[int, int
 
 
 def check_step(before: PodState, after: PodState, actions: Sequence[Action]) -> None:
+    check_state(after)
     assert RANK.get(after.stage, 0) >= RANK.get(before.stage, 0), "a pod came back from its end"
     starts = [a for a in actions if isinstance(a, machine.StartContainer | machine.PullImage)]
     if before.stage in RANK:

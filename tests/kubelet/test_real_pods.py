@@ -343,7 +343,7 @@ async def test_users_groups_and_limits(world: World) -> None:
 
 
 async def test_probes_logs_last_words_and_restarts(world: World) -> None:
-    script = "echo one; echo two >&2; echo bye > /dev/termination-log; sleep 1; exit 3"
+    script = "echo one; echo two; echo bye > /dev/termination-log; sleep 1; exit 3"
     async with world.running():
         await world.create("words", containers=[main("sh", "-c", script)])
         found = await world.until("words", has_restarted)

@@ -9,6 +9,7 @@ from pybernetes.aio.virtualtime import settled
 from pybernetes.api.conditions import condition_of
 from pybernetes.api.types.core_v1 import HTTPGetAction, Probe
 from pybernetes.api.types.core_v1 import Node as ApiNode
+from pybernetes.kubelet.runtime.interface import SandboxSpec
 from pybernetes.kubelet.runtime.script import exits, ignores_stop
 from pybernetes.testing.builders import container
 
@@ -169,3 +170,13 @@ async def test_what_was_deleted_and_runs_is_stopped(node: Node) -> None:
     async with node.running():
         await asyncio.sleep(32)
         assert await node.is_gone()
+
+
+async def test_other_people_s_pods_are_left_alone(node: Node) -> None:
+    """A runtime may be shared: what does not carry our mark is none of our business."""
+    foreign = SandboxSpec(name="foreign", namespace="default", uid="1234")
+    id_ = await node.runtime.run_sandbox(foreign)
+    async with node.running() as kubelet:
+        await asyncio.sleep(400)
+        await kubelet.relist()
+        assert [s.id for s in await node.runtime.list_sandboxes()] == [id_]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pybernetes.api.types.core_v1 import Pod, Taint
+
+OWNER_LABEL = "pybernetes.io/kubelet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,12 @@ class KubeletConfig:
     @property
     def is_simulated(self) -> bool:
         return self.root_dir is None
+
+    @property
+    def owner_labels(self) -> dict[str, str]:
+        """On every sandbox and container of ours: a runtime may have others, which we leave alone."""
+        text = f"{self.root_dir or ''} {self.node_name}"
+        return {OWNER_LABEL: hashlib.sha256(text.encode()).hexdigest()[:16]}
 
     def pod_dir(self, uid: str) -> Path | None:
         return None if self.root_dir is None else self.root_dir / "pods" / uid

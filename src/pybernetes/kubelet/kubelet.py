@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -24,14 +25,16 @@ from pybernetes.kubelet.adoption import Found
 from pybernetes.kubelet.agent import Agent
 from pybernetes.kubelet.context import NodeContext
 from pybernetes.kubelet.images import Images
+from pybernetes.kubelet.leftovers import remove_leftovers
 from pybernetes.kubelet.machine_facts import SIMULATED, look_at_machine
 from pybernetes.kubelet.node import NodeReporter, allocatable_of, capacity_of
 from pybernetes.kubelet.objects import Objects
-from pybernetes.kubelet.pod_machine import Changed, Condemned, Forgotten
+from pybernetes.kubelet.pod_machine import Changed, Condemned, Forgotten, check_state
 from pybernetes.kubelet.pod_status import NodeFacts
 from pybernetes.kubelet.podcgroup import PodCgroups
 from pybernetes.kubelet.rotation import LOOK_EVERY, LogRotation
 from pybernetes.kubelet.runtime.interface import (
+    POD_UID_LABEL,
     ContainerRuntimeError,
     ContainerState,
     EventKind,
@@ -62,6 +65,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUNTIME_RETRY = timedelta(seconds=1)
+WORKER_RETRY, LAST_WORKER_RETRY = timedelta(seconds=1), timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class KubeletStatistics:
+    """How many pods and containers are in each stage."""
+
+    pods: dict[str, int]
+    containers: dict[str, int]
 
 
 class Kubelet:
@@ -137,28 +149,29 @@ class Kubelet:
             self._group = None
             await events.aclose()
 
-    async def _look_around(self) -> dict[str, Found]:
-        """Everything the runtime has, once it answers."""
+    async def _look_around(self, uid: str = "") -> dict[str, Found]:
+        """Everything the runtime has (of one pod), once it answers."""
         while True:
             try:
-                return await self._find()
+                return await self._find(uid)
             except ContainerRuntimeError as error:
                 log.warning("waiting for the container runtime: %s", error)
                 await asyncio.sleep(RUNTIME_RETRY.total_seconds())
 
-    async def _find(self) -> dict[str, Found]:
+    async def _find(self, uid: str) -> dict[str, Found]:
         runtime = self.context.runtime
+        labels = self.config.owner_labels | ({POD_UID_LABEL: uid} if uid else {})
         version = await runtime.version()
         self.context.facts = replace(self.context.facts, runtime=version.name)
         sandboxes: dict[str, list[SandboxStatus]] = {}
-        for summary in await runtime.list_sandboxes():
+        for summary in await runtime.list_sandboxes(labels=labels):
             try:
                 status = await runtime.sandbox_status(summary.id)
             except SandboxNotFound:
                 continue
             sandboxes.setdefault(summary.uid, []).append(status)
         containers: dict[str, list[ContainerStatus]] = {}
-        for container in await runtime.list_containers():
+        for container in await runtime.list_containers(labels=labels):
             if container.state is ContainerState.CREATED:
                 # We died before it was started. Nobody will, and it holds its name.
                 await runtime.remove_container(container.id)
@@ -203,10 +216,21 @@ class Kubelet:
         return Condemned(refusal.reason, text)
 
     async def _run_worker(self, uid: str, worker: PodWorker) -> None:
+        """Until the pod is gone. One pod's failure must not end its neighbours."""
+        delay = WORKER_RETRY.total_seconds()
         try:
-            await worker.run()
-        except Exception:  # one pod's failure must not end its neighbours
-            log.exception("the worker of pod %s failed", worker.state.pod.metadata.name)
+            while True:
+                try:
+                    await worker.run()
+                    return
+                except Exception:
+                    log.exception("the worker of pod %s failed", worker.state.pod.metadata.name)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, LAST_WORKER_RETRY.total_seconds())
+                # As after a restart of ours: what is there is adopted.
+                found = (await self._look_around(uid)).get(uid, Found())
+                worker = PodWorker(self.context, worker.newest, found)
+                self._workers[uid] = worker
         finally:
             self._workers.pop(uid, None)
 
@@ -257,8 +281,9 @@ class Kubelet:
         runtime = self.context.runtime
         await self.reporter.look()
         try:
-            sandboxes = {s.id: s for s in await runtime.list_sandboxes()}
-            containers = {c.id: c for c in await runtime.list_containers()}
+            labels = self.config.owner_labels
+            sandboxes = {s.id: s for s in await runtime.list_sandboxes(labels=labels)}
+            containers = {c.id: c for c in await runtime.list_containers(labels=labels)}
         except ContainerRuntimeError as error:
             log.warning("listing containers: %s", error)
             return
@@ -277,6 +302,9 @@ class Kubelet:
                 await self._remove_sandbox(sandbox.id)
             for container in found.containers:
                 await self._remove_container(container.id)
+        if self.config.root_dir is not None:
+            known = {pod.metadata.uid for pod in self._pods} | set(self._workers)
+            await asyncio.to_thread(remove_leftovers, self.config, known)
 
     async def _remove_unknown(
         self, sandboxes: dict[str, SandboxSummary], containers: dict[str, ContainerSummary]
@@ -306,6 +334,24 @@ class Kubelet:
         except ContainerRuntimeError as error:
             log.warning("removing container %s: %s", container_id, error)
 
+    def check_invariants(self) -> None:
+        for uid, worker in self._workers.items():
+            assert worker.state.pod.metadata.uid == uid
+            check_state(worker.state)
+
+    def statistics(self) -> KubeletStatistics:
+        workers = self._workers.values()
+        return KubeletStatistics(
+            pods=dict(Counter(worker.state.stage.value for worker in workers)),
+            containers=dict(
+                Counter(
+                    record.stage.value
+                    for worker in workers
+                    for record in worker.state.containers.values()
+                )
+            ),
+        )
+
     # --- for others -------------------------------------------------------------------------------
 
     @property
@@ -328,5 +374,9 @@ class Kubelet:
             Agent(self),
             authenticate=authenticate,
             authorize=authorize,
-            more={"/stats/summary": pages.summary, "/metrics/resource": pages.resource},
+            more={
+                "/stats/summary": pages.summary,
+                "/metrics/resource": pages.resource,
+                "/metrics": pages.metrics,
+            },
         )

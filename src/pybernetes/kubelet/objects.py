@@ -7,6 +7,7 @@ watch over a whole namespace. An object is followed from the first pod that need
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from pybernetes.api.types.core_v1 import Service
 
@@ -19,13 +20,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+# For each `Caches`: how many pods hold an object; only held ones have a cache. Kubelets of one process
+# may share their caches, and then one must not end what another follows.
+_HOLDERS: WeakKeyDictionary[Caches, dict[tuple[type[Any], Key], int]] = WeakKeyDictionary()
+
+
 class Objects:
     """Objects by kind and key, shared by all pods of the node."""
 
     def __init__(self, caches: Caches) -> None:
         self._caches = caches
-        # How many pods hold an object; only held ones have a cache.
-        self._holders: dict[tuple[type[Any], Key], int] = {}
+        self._holders = _HOLDERS.setdefault(caches, {})
         self.services: Cache[Service] = caches.of(Service)
 
     async def get(self, kind: type[T], key: Key) -> T | None:

@@ -1126,3 +1126,16 @@ def _with(state: PodState, record: ContainerRecord) -> PodState:
     if state.containers[record.name] is record:
         return state
     return replace(state, containers={**state.containers, record.name: record})
+
+
+def check_state(state: PodState) -> None:
+    """What is true of every state, whatever happened before."""
+    alive = [r.name for r in state.containers.values() if r.is_alive]
+    assert not (state.stage.is_over and alive), f"{alive} run in a pod that is over"
+    assert state.stage is not PodStage.RUNNING or state.sandbox_ready, "running without a sandbox"
+    assert (state.end is None) == (state.stage in _WORKING), "an end without an end"
+    for record in state.containers.values():
+        if record.stage in (Stage.POST_START, Stage.RUNNING, Stage.STOPPING):
+            assert record.latest is not None, f"{record.name} runs, but which?"
+            assert not record.latest.ended, f"{record.name} runs and has ended"
+        assert record.is_alive or not record.ready, f"{record.name} is ready and does not run"

@@ -60,6 +60,15 @@ class StatsPages:
         usage = await _usage(self._kubelet)
         return Response(200, _TEXT, resource_metrics(usage).encode())
 
+    async def metrics(self, request: Request) -> Response:
+        found = self._kubelet.statistics()
+        lines = ["# TYPE kubelet_running_pods gauge"]
+        lines.append(f"kubelet_running_pods {found.pods.get('running', 0)}")
+        lines.append("# TYPE kubelet_running_containers gauge")
+        for stage, count in sorted(found.containers.items()):
+            lines.append(f'kubelet_running_containers{{container_state="{stage}"}} {count}')
+        return Response(200, _TEXT, ("\n".join(lines) + "\n").encode())
+
 
 def _pod(worker: PodWorker, found: Sequence[ContainerStats]) -> dict[str, Any]:
     meta = worker.state.pod.metadata

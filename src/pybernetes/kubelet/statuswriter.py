@@ -36,7 +36,7 @@ class StatusWriter:
     def __init__(self, context: NodeContext, worker: PodWorker) -> None:
         self._context = context
         self._worker = worker
-        self._known = worker.state.pod
+        self.known = worker.state.pod
         # What we wrote last: the server may keep it in another form, which is no reason to repeat.
         self._sent: PodStatus | None = None
         self._task: asyncio.Task[None] | None = None
@@ -46,17 +46,17 @@ class StatusWriter:
 
     def heard(self, pod: Pod) -> None:
         """The watch shows this version; it may be older than what our own write returned."""
-        if _version(pod) >= _version(self._known):
-            self._known = pod
+        if _version(pod) >= _version(self.known):
+            self.known = pod
 
     def pod_now(self, state: PodState) -> Pod:
-        return replace(self._known, status=self._wanted(state))
+        return replace(self.known, status=self._wanted(state))
 
     def look(self) -> None:
         """The pod's state changed."""
         self._again = True
         if self._task is None and not self._stopped:
-            name = f"status of {self._known.metadata.name}"
+            name = f"status of {self.known.metadata.name}"
             self._task = self._worker.create_task(self._write(), name)
 
     async def flush(self) -> None:
@@ -71,7 +71,7 @@ class StatusWriter:
 
     def _wanted(self, state: PodState) -> PodStatus:
         now = self._context.clock.now()
-        return pod_status(state, self._known.status, self._context.facts, now)
+        return pod_status(state, self.known.status, self._context.facts, now)
 
     async def _write(self) -> None:
         try:
@@ -81,7 +81,7 @@ class StatusWriter:
                 if state.forgotten:
                     return
                 status = self._wanted(state)
-                if status in (self._known.status, self._sent):
+                if status in (self.known.status, self._sent):
                     continue
                 if not await self._send(status):
                     self._again = True
@@ -90,9 +90,9 @@ class StatusWriter:
 
     async def _send(self, status: PodStatus) -> bool:
         """False: something stood in the way, look again."""
-        client, meta = self._context.client, self._known.metadata
+        client, meta = self._context.client, self.known.metadata
         try:
-            self._known = await client.update_status(replace(self._known, status=status))
+            self.known = await client.update_status(replace(self.known, status=status))
         except Conflict:
             try:
                 found = await client.get(Pod, meta.name, meta.namespace)
@@ -102,7 +102,7 @@ class StatusWriter:
             if found.metadata.uid != meta.uid:
                 self._worker.post(Forgotten())
                 return True
-            self._known = found
+            self.known = found
             return False
         except NotFound:
             # The watch says so too, or already has.

@@ -119,6 +119,7 @@ class PodWorker:
         self._renewal: asyncio.TimerHandle | None = None
         self._group: asyncio.TaskGroup | None = None
         self._refusal = refusal
+        self._superfluous = len(found.sandboxes) > 1
         self._held = references_of(pod)
         self._unsubscribe: list[Callable[[], None]] = []
         # Who waits for which container (by id) to end.
@@ -131,6 +132,11 @@ class PodWorker:
     @property
     def state(self) -> PodState:
         return self._state
+
+    @property
+    def newest(self) -> Pod:
+        """The newest version of the object that the API has shown."""
+        return self._status.known
 
     @property
     def is_active(self) -> bool:
@@ -173,6 +179,8 @@ class PodWorker:
             async with asyncio.TaskGroup() as self._group:
                 try:
                     self._follow_contents()
+                    if self._superfluous:
+                        self._spawn("old sandboxes", self._remove_sandboxes(self._state.sandbox_id))
                     self._step(self._first_event())
                     while self._state.stage is not PodStage.GONE:
                         self._step(await self._inbox.get())
@@ -450,38 +458,66 @@ class PodWorker:
 
     async def _start(self, name: str, number: int) -> None:
         context, pod = self._context, self._state.pod
-        spec = spec_of(pod, name)
-        assert spec is not None
         created = ""
         try:
-            wanted = await container_spec(
-                context,
-                pod,
-                spec,
-                attempt=number,
-                ips=self._state.ips,
-                image=self._images[name],
-                volumes=self._volumes,
-                target_id=self._target_of(name),
-            )
-            sandbox = sandbox_spec(context, pod, max(self._state.sandbox_attempt - 1, 0))
-            created = await context.runtime.create_container(
-                self._state.sandbox_id, wanted, sandbox
-            )
+            created = await self._create(name, number)
             context.say(pod, "Normal", "Created", f"Created container: {name}", name)
             await context.runtime.start_container(created)
-            context.say(pod, "Normal", "Started", f"Started container {name}", name)
-            incarnation = await self._incarnation(await context.runtime.container_status(created))
         except ConfigProblem as problem:
             self.post(machine.StartFailed(name, machine.CONFIG_ERROR, str(problem)))
         except ContainerRuntimeError as error:
-            self.post(await self._start_failure(name, number, created, error))
+            self.post(await self._what_started(name, number, created, error.message))
         except Exception as error:
             log.exception("starting %s", name)
             self.post(machine.StartFailed(name, "CreateContainerError", str(error)))
         else:
-            self.post(machine.Started(name, incarnation))
+            self.post(await self._what_started(name, number, created, ""))
+        if number > 1:
             await self._remove_dead(name, number)
+
+    async def _create(self, name: str, number: int) -> str:
+        context, pod = self._context, self._state.pod
+        spec = spec_of(pod, name)
+        assert spec is not None
+        wanted = await container_spec(
+            context,
+            pod,
+            spec,
+            attempt=number,
+            ips=self._state.ips,
+            image=self._images[name],
+            volumes=self._volumes,
+            target_id=self._target_of(name),
+        )
+        sandbox = sandbox_spec(context, pod, max(self._state.sandbox_attempt - 1, 0))
+        return await context.runtime.create_container(self._state.sandbox_id, wanted, sandbox)
+
+    async def _what_started(self, name: str, number: int, created: str, problem: str) -> Event:
+        """What a start came to. A runtime that went away in between is waited for: whether the
+        container runs is not ours to guess."""
+        runtime = self._context.runtime
+        while True:
+            try:
+                if not created:
+                    await self._remove_halves(name, number)
+                    return machine.StartFailed(name, "CreateContainerError", problem)
+                status = await runtime.container_status(created)
+                if status.state is ContainerState.CREATED:
+                    await runtime.remove_container(created)
+                    return machine.StartFailed(name, machine.RUN_ERROR, problem)
+            except ContainerNotFound:
+                return machine.StartFailed(name, machine.RUN_ERROR, problem or LOST_MESSAGE)
+            except ContainerRuntimeError as error:
+                log.warning("start of %s: %s, asking again", name, error)
+                await asyncio.sleep(RETRY.total_seconds())
+                continue
+            incarnation = await self._incarnation(status)
+            if problem and incarnation.ended:
+                dead = replace(incarnation, message=problem)
+                return machine.StartFailed(name, machine.RUN_ERROR, problem, dead)
+            text = f"Started container {name}"
+            self._context.say(self._state.pod, "Normal", "Started", text, name)
+            return machine.Started(name, incarnation)
 
     def _target_of(self, name: str) -> str:
         """The id of the container whose processes an ephemeral one is to see."""
@@ -495,28 +531,12 @@ class PodWorker:
             return ""
         return (await self._context.client.get(RuntimeClass, name)).handler
 
-    async def _start_failure(
-        self, name: str, number: int, created: str, error: ContainerRuntimeError
-    ) -> machine.StartFailed:
-        if not created:
-            await self._remove_halves(name, number)
-            return machine.StartFailed(name, "CreateContainerError", error.message)
-        incarnation = None
-        with contextlib.suppress(ContainerRuntimeError):
-            status = await self._context.runtime.container_status(created)
-            if status.state is ContainerState.EXITED:
-                incarnation = replace(incarnation_of(status), message=error.message)
-            else:
-                await self._context.runtime.remove_container(created)
-        return machine.StartFailed(name, machine.RUN_ERROR, error.message, incarnation)
-
     async def _remove_halves(self, name: str, number: int) -> None:
         """What a creation left that was not answered in time: its name could not be used again."""
         labels = self._labels_of(name)
-        with contextlib.suppress(ContainerRuntimeError):
-            for summary in await self._context.runtime.list_containers(labels=labels):
-                if summary.attempt == number and summary.state is not ContainerState.RUNNING:
-                    await self._context.runtime.remove_container(summary.id)
+        for summary in await self._context.runtime.list_containers(labels=labels):
+            if summary.attempt == number:
+                await self._context.runtime.remove_container(summary.id)
 
     def _labels_of(self, name: str) -> dict[str, str]:
         return {POD_UID_LABEL: self._state.pod.metadata.uid, CONTAINER_NAME_LABEL: name}
@@ -524,8 +544,6 @@ class PodWorker:
     async def _remove_dead(self, name: str, number: int) -> None:
         """One dead container is kept, for `logs --previous`; older ones go, with their logs."""
         context, pod = self._context, self._state.pod
-        if number < 2:
-            return
         try:
             found = await context.runtime.list_containers(labels=self._labels_of(name))
             for summary in found:
