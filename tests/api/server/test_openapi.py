@@ -10,6 +10,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +27,7 @@ from pybernetes.apiserver.openapi.descriptions import TABLE, Descriptions, parse
 from pybernetes.apiserver.openapi.protobuf import encode_document
 from pybernetes.storage import MemoryStore
 from pybernetes.wire.memory import MemoryHttpClient
+from tests.api.published import FACTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -184,6 +187,21 @@ async def test_a_kind_that_goes_changes_its_document(asker: Asker) -> None:
     assert "/apis/batch/v1/cronjobs" not in (await asker.v3("apis/batch/v1"))["paths"]
 
 
+@pytest.mark.skipif(not FACTS.is_dir(), reason="the published facts are not on this machine")
+def test_every_definition_is_the_published_one() -> None:
+    facts = json.loads((FACTS / "schema_1.37.json").read_bytes())
+    definitions = Definitions(Dialect.V2, Descriptions({}))
+    for name in definition_names():
+        definitions.reference(name)
+    text = json.dumps(definitions.finish())
+    ours = json.loads(text.replace(Dialect.V2.value, ""))
+    assert set(ours) == set(facts)
+    for name, fact in facts.items():
+        if "required" in fact:
+            fact["required"].sort()
+        assert ours[name] == fact, name
+
+
 # --- both versions --------------------------------------------------------------------------------
 
 
@@ -255,6 +273,17 @@ async def test_few_documents_are_kept(asker: Asker) -> None:
     assert len(openapi._documents) == routes._KEPT
     openapi._document(("v3", "g", "19"), lambda: made.append(1) or b"x")  # type: ignore[func-returns-value]
     assert len(made) == 20
+
+
+@pytest.mark.slow
+def test_a_start_does_not_pay() -> None:
+    """Whoever composes a server gets the routes and nothing that makes documents."""
+    code = (
+        "import sys, pybernetes.cluster.access; "
+        "print([m for m in sys.modules if m.startswith('pybernetes.apiserver.openapi.')])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert result.stdout.split() == [b"['pybernetes.apiserver.openapi.routes']"]
 
 
 # --- protobuf -------------------------------------------------------------------------------------

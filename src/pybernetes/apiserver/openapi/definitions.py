@@ -43,7 +43,7 @@ _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 
 # Definitions that are plain values in JSON, where the structure does not say it all.
 _VALUES_V2: dict[str, Json] = {
-    "io.k8s.apimachinery.pkg.api.resource.Quantity": {"type": "string"},
+    "io.k8s.apimachinery.pkg.api.resource.Quantity": {"type": "string", "format": "quantity"},
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": {
         "type": "string",
         "format": "int-or-string",
@@ -61,7 +61,8 @@ _VALUES_V2: dict[str, Json] = {
 _VALUES_V3: dict[str, Json] = {
     **_VALUES_V2,
     "io.k8s.apimachinery.pkg.api.resource.Quantity": {
-        "oneOf": [{"type": "string"}, {"type": "number"}]
+        "format": "quantity",
+        "oneOf": [{"type": "string"}, {"type": "number"}],
     },
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": {
         "format": "int-or-string",
@@ -146,7 +147,8 @@ class Definitions:
         properties: Json = {}
         for field, node in schema.properties.fresh():
             properties[field] = self._field(node, texts.get(field, ""))
-        document["properties"] = properties
+        if properties:
+            document["properties"] = properties
         if schema.required:
             document["required"] = sorted(schema.required)
         if kinds := kinds_of(name):
@@ -168,6 +170,8 @@ class Definitions:
             if node.enum:
                 beside["enum"] = list(node.enum)
         _add_topology(beside, node)
+        if node.map_type and (not node.ref or node.map_type != definition(node.ref).map_type):
+            beside["x-kubernetes-map-type"] = node.map_type
         if not node.ref:
             return {**self._type(node), **beside}
         reference = self.reference(node.ref)
