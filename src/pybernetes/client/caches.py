@@ -79,6 +79,14 @@ class Caches:
             self._start(selection)
         return self._caches[selection][0]
 
+    def known(self, group: str, plural: str) -> Cache[Any] | None:
+        """A cache of everything of that resource which somebody asked for already, in any form."""
+        for selection, (cache, _) in self._caches.items():
+            place = (selection.kind.group, selection.kind.plural)
+            if place == (group, plural) and not any(selection[1:]):
+                return cache
+        return None
+
     async def drop(self, cache: Cache[Any]) -> None:
         """Stop following a cache nobody needs any more (its custom resource is gone)."""
         for selection, (known, _) in list(self._caches.items()):
