@@ -72,6 +72,11 @@ def available(replica_sets: Iterable[ReplicaSet]) -> int:
     return sum(rs.status.available_replicas for rs in replica_sets)
 
 
+def staying(rs: ReplicaSet) -> int:
+    """Available pods that no earlier step takes away: a status may be older than the size."""
+    return min(rs.status.available_replicas, size_of(rs))
+
+
 def size_of_new(deployment: Deployment, new_size: int, everything: int) -> int:
     """How far the new replica set may grow now; `everything` is the size of all, it included."""
     replicas = wished(deployment)
@@ -118,14 +123,14 @@ def _shrink_old(deployment: Deployment, sets: Sets, new: ReplicaSet) -> list[Res
 def _take_broken(old: Sequence[ReplicaSet], sizes: dict[str, int], may_go: int) -> None:
     """Pods that are not available first: taking them costs nobody anything."""
     for rs in old:
-        broken = sizes[rs.metadata.uid] - rs.status.available_replicas
-        taken = min(max(broken, 0), may_go)
+        broken = sizes[rs.metadata.uid] - staying(rs)
+        taken = min(broken, may_go)
         sizes[rs.metadata.uid] -= taken
         may_go -= taken
 
 
 def _take_available(sets: Sets, sizes: dict[str, int], minimum: int) -> None:
-    may_go = available(sets.all) - minimum
+    may_go = sum(map(staying, sets.all)) - minimum
     for rs in sets.old:
         taken = min(max(may_go, 0), sizes[rs.metadata.uid])
         sizes[rs.metadata.uid] -= taken
