@@ -10,7 +10,8 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from pybernetes.api.types.core_v1 import Node
-from pybernetes.client import TerminalError, keys_of
+from pybernetes.apimachinery.meta import key_of
+from pybernetes.client import TerminalError, changes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,12 +51,11 @@ class NodeIpamController:
         self._nodes = context.caches.of(Node)
         # Given by us and perhaps not in the cache yet, by node name.
         self._given: dict[str, IPv4Network] = {}
-        self.sources = (keys_of(self._nodes),)
+        self.sources = (changes_of(self._nodes, self._node_changed),)
 
     async def reconcile(self, key: Key) -> timedelta | None:
         node = self._nodes.get(key)
         if node is None or node.spec.pod_cidr:
-            self._given.pop(key.name, None)
             return None
         network = self._options.pod_network
         if network is None:
@@ -75,6 +75,16 @@ class NodeIpamController:
         patch = {"spec": {"podCIDR": str(given), "podCIDRs": [str(given)]}}
         await self._client.patch(Node, key.name, patch=patch)
         return None
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> list[Key]:
+        """A range that becomes free is news for those that wait for one."""
+        node = new or old
+        assert node is not None
+        if new is None or new.spec.pod_cidr:
+            self._given.pop(node.metadata.name, None)
+        if new is None:
+            return [key_of(waiting) for waiting in self._nodes if not waiting.spec.pod_cidr]
+        return [key_of(new)]
 
     def _taken(self) -> list[IPv4Network]:
         held = [
