@@ -228,3 +228,24 @@ def exceeded(usage: Mapping[str, str], hard: Mapping[str, str]) -> list[str]:
 def told(usage: Mapping[str, str], names: Iterable[str]) -> str:
     """Amounts as messages tell them."""
     return ",".join(f"{name}={usage.get(name, '0')}" for name in sorted(names))
+
+
+# --- what must be looked at -----------------------------------------------------------------------
+
+
+def places_of(hard: Iterable[str]) -> set[tuple[str, str]]:
+    """Group and plural of everything that the limited names are about."""
+    return {_place_of(name) for name in hard}
+
+
+def _place_of(name: str) -> tuple[str, str]:
+    if name.startswith("count/"):
+        plural, _, group = name.removeprefix("count/").partition(".")
+        return (group, plural)
+    if name in _BY_PLURAL:
+        return ("", name)
+    if name == "services" or name.startswith("services."):
+        return ("", "services")
+    if name in ("persistentvolumeclaims", "requests.storage") or ".storageclass." in name:
+        return ("", "persistentvolumeclaims")
+    return ("", "pods")

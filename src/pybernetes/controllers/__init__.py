@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from pybernetes.client import run_controller
+from pybernetes.controllers.clusterroleaggregation import ClusterRoleAggregationController
 from pybernetes.controllers.context import (
     CertificateSigner,
     Controller,
@@ -31,6 +32,7 @@ from pybernetes.controllers.replicaset import (
     ReplicaSetController,
     ReplicationControllerController,
 )
+from pybernetes.controllers.resourcequota import ResourceQuotaController
 from pybernetes.controllers.rootca import RootCaController
 from pybernetes.controllers.serviceaccount import ServiceAccountController
 from pybernetes.controllers.statefulset import StatefulSetController
@@ -65,6 +67,8 @@ CONTROLLERS: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...]
     DaemonSetController,
     JobController,
     NamespaceController,
+    ResourceQuotaController,
+    ClusterRoleAggregationController,
     PodGarbageCollector,
     GarbageCollector,
 )

@@ -56,6 +56,8 @@ class ResourceQuotas(Plugin):
         if attributes.subresource or not attributes.namespace or not _is_counted(attributes):
             return
         namespace = attributes.namespace
+        if attributes.operation is Operation.CREATE and _is_there(attributes):
+            return  # will be refused: not counted, or it would stay so
         if not any(True for _ in self._quotas.list(namespace)):
             return
         turn = self._turns.setdefault(namespace, asyncio.Lock())
@@ -142,6 +144,12 @@ class ResourceQuotas(Plugin):
                 f" used: {told(present, over)}, limited: {told(hard, over)}",
             )
         return used
+
+
+def _is_there(attributes: Attributes) -> bool:
+    served = attributes.served
+    key = served.key(attributes.namespace, attributes.name)
+    return served.is_stored and key in served.cache.entries
 
 
 def _is_counted(attributes: Attributes) -> bool:
