@@ -202,7 +202,7 @@ IP_ADDRESSES = Resource(
     kind=IPAddress,
     plural="ipaddresses",
     scope=Scope.CLUSTER,
-    strategy=Strategy(validate=validate_address, name_errors=address_errors),
+    strategy=Strategy(validate=validate_address, name_errors=address_errors, generation_follows=()),
     columns=(Column("ParentRef", _parent),),
 )
 
@@ -258,7 +258,7 @@ SERVICE_CIDRS = Resource(
     kind=ServiceCIDR,
     plural="servicecidrs",
     scope=Scope.CLUSTER,
-    strategy=Strategy(validate=validate_service_range),
+    strategy=Strategy(validate=validate_service_range, generation_follows=()),
     subresources=(Status(),),
     columns=(Column("CIDRs", lambda r: ",".join(r.spec.cidrs)), AGE),
 )

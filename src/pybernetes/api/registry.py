@@ -18,10 +18,13 @@ from pybernetes.api.coordination import COORDINATION_RESOURCES
 from pybernetes.api.core.entries import CORE_RESOURCES
 from pybernetes.api.discovery import DISCOVERY_RESOURCES
 from pybernetes.api.events import EVENTS_RESOURCES
+from pybernetes.api.flowcontrol import FLOWCONTROL_RESOURCES
 from pybernetes.api.networking import NETWORKING_RESOURCES
+from pybernetes.api.node import NODE_RESOURCES
 from pybernetes.api.policy import POLICY_RESOURCES
 from pybernetes.api.rbac import RBAC_RESOURCES
 from pybernetes.api.scheduling import SCHEDULING_RESOURCES
+from pybernetes.api.storageapi import STORAGE_RESOURCES
 from pybernetes.api.types._index import GROUP_ORDER
 
 if TYPE_CHECKING:
@@ -42,6 +45,9 @@ RESOURCES: tuple[Resource[Any], ...] = (
     *RBAC_RESOURCES,
     *SCHEDULING_RESOURCES,
     *NETWORKING_RESOURCES,
+    *STORAGE_RESOURCES,
+    *NODE_RESOURCES,
+    *FLOWCONTROL_RESOURCES,
 )
 
 _BY_KIND: dict[type[Any], Resource[Any]] = {entry.kind: entry for entry in RESOURCES}
