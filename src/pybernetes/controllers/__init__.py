@@ -17,6 +17,7 @@ from pybernetes.controllers.context import (
     ControllerOptions,
     SelfRunning,
 )
+from pybernetes.controllers.cronjob import CronJobController
 from pybernetes.controllers.daemonset import DaemonSetController
 from pybernetes.controllers.deployment import DeploymentController
 from pybernetes.controllers.endpoints import EndpointsController
@@ -66,6 +67,7 @@ CONTROLLERS: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...]
     StatefulSetController,
     DaemonSetController,
     JobController,
+    CronJobController,
     NamespaceController,
     ResourceQuotaController,
     ClusterRoleAggregationController,
