@@ -70,8 +70,15 @@ _VALUES_V3: dict[str, Json] = {
     },
 }
 
-# What version 2 has no words for; of custom resources only.
-_NOT_IN_V2 = frozenset({"anyOf", "oneOf", "allOf", "not"})
+# What a custom resource may say in version 2 beyond structure and extensions. It knows no
+# alternatives, and what it does not know would make the whole document useless to its readers.
+_IN_V2 = frozenset(
+    {
+        "title", "description", "pattern", "multipleOf", "maximum", "exclusiveMaximum",
+        "minimum", "exclusiveMinimum", "maxLength", "minLength", "maxItems", "minItems",
+        "uniqueItems", "maxProperties", "minProperties", "externalDocs", "example",
+    }
+)  # fmt: skip
 
 
 def custom_name(group: str, version: str, kind: str) -> str:
@@ -238,7 +245,9 @@ class Definitions:
     def _constraints(self, said: Mapping[str, Any]) -> Json:
         if self._v3:
             return dict(said)
-        return {name: value for name, value in said.items() if name not in _NOT_IN_V2}
+        return {
+            name: value for name, value in said.items() if name in _IN_V2 or name.startswith("x-")
+        }
 
 
 def custom_document(schema: Schema) -> Json:
