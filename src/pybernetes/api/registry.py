@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pybernetes.api.admissionregistration import ADMISSIONREGISTRATION_RESOURCES
+from pybernetes.api.apiregistration import APIREGISTRATION_RESOURCES
 from pybernetes.api.apps import APPS_RESOURCES
 from pybernetes.api.authentication import AUTHENTICATION_RESOURCES
 from pybernetes.api.authorization import AUTHORIZATION_RESOURCES
@@ -48,6 +50,8 @@ RESOURCES: tuple[Resource[Any], ...] = (
     *STORAGE_RESOURCES,
     *NODE_RESOURCES,
     *FLOWCONTROL_RESOURCES,
+    *ADMISSIONREGISTRATION_RESOURCES,
+    *APIREGISTRATION_RESOURCES,
 )
 
 _BY_KIND: dict[type[Any], Resource[Any]] = {entry.kind: entry for entry in RESOURCES}
