@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pybernetes.api.registry import RESOURCES
 from pybernetes.apiserver import ApiServer, Plugins
 from pybernetes.apiserver.discovery import Discovery, version_rank
+from pybernetes.apiserver.server import served_by_default
 from pybernetes.storage import MemoryStore
 from pybernetes.wire.memory import MemoryHttpClient
 from tests.api.published import FACTS
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from random import Random
 
     from pybernetes.aio.clock import Clock
+
+# Every kind but those behind a gate.
+RESOURCES = served_by_default(None, frozenset())
 
 ADDRESS = "192.168.7.1:6443"
 FORM = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pybernetes.api.registry import RESOURCES
 from pybernetes.apiserver import ApiServer, Plugins
 from pybernetes.apiserver.discovery import Discovery
 from pybernetes.apiserver.openapi import OpenApi
+from pybernetes.apiserver.server import served_by_default
 from pybernetes.storage import MemoryStore
 from pybernetes.wire.memory import MemoryHttpClient
 from pybernetes.wire.server import serve
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pybernetes.aio.clock import Clock
 
 pytestmark = [pytest.mark.slow, pytest.mark.realtime]
+
+# Every kind but those behind a gate.
+RESOURCES = served_by_default(None, frozenset())
 
 VERSIONS = ("1.20", "1.27", "1.33")
 KUBECTL_SECONDS = 30
