@@ -243,6 +243,10 @@ CLUSTER_ROLES: dict[str, tuple[PolicyRule, ...]] = {
             "update patch", "resourceclaims/status resourceclaims/binding", group="resource.k8s.io"
         ),
     ),
+    # Upstream has people approve serving certificates of nodes; ours are approved by rule.
+    "pybernetes:selfnodeserver": (
+        can("create", "certificatesigningrequests/selfnodeserver", group="certificates.k8s.io"),
+    ),
     # A node agent is kubelet, proxy, pod network and DNS under one identity: beyond what the Node
     # authorizer lets a kubelet do it looks at what the other three follow.
     "pybernetes:node-network": (
@@ -307,6 +311,10 @@ CLUSTER_BINDINGS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         ((_IN_GROUP, "system:serviceaccounts"),),
     ),
     "pybernetes:node-network": ("pybernetes:node-network", ((_IN_GROUP, "system:nodes"),)),
+    "pybernetes:node-autoapprove-serving": (
+        "pybernetes:selfnodeserver",
+        ((_IN_GROUP, "system:nodes"),),
+    ),
     # How machines join, named as kubeadm names it: a bootstrap token may ask for a certificate,
     # the first one and each renewal are approved without a person.
     "kubeadm:kubelet-bootstrap": (
