@@ -229,6 +229,7 @@ async def test_there_is_a_path_for_everything_that_is_served(asker: Asker) -> No
             assert found[entry.group, f"{entry.plural}/{sub.name}"]
 
 
+@pytest.mark.slow
 async def test_operations_are_called_as_in_generated_clients(asker: Asker) -> None:
     """The published Python client has a method for each of our operations."""
     kubernetes = pytest.importorskip("kubernetes")
