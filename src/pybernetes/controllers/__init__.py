@@ -9,6 +9,15 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from pybernetes.client import run_controller
+from pybernetes.controllers.bootstraptokens import (
+    BootstrapSignerController,
+    TokenCleanerController,
+)
+from pybernetes.controllers.certificates import (
+    CertificateApprovalController,
+    CertificateCleaningController,
+    CertificateSigningController,
+)
 from pybernetes.controllers.clusterroleaggregation import ClusterRoleAggregationController
 from pybernetes.controllers.context import (
     CertificateSigner,
@@ -68,6 +77,11 @@ CONTROLLERS: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...]
     DaemonSetController,
     JobController,
     CronJobController,
+    CertificateApprovalController,
+    CertificateSigningController,
+    CertificateCleaningController,
+    BootstrapSignerController,
+    TokenCleanerController,
     NamespaceController,
     ResourceQuotaController,
     ClusterRoleAggregationController,
