@@ -315,6 +315,7 @@ RANK = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(walks())
 def test_whatever_happens_the_promises_hold(walk: tuple[Pod, list[tuple[int, int]]]) -> None:

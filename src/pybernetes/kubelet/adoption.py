@@ -90,6 +90,11 @@ def adopted(pod: Pod, found: Found, now: datetime) -> PodState:
         end=End(EndCause.COMPLETED),
         kill_at=now + grace_of(pod),
         ips=tuple(ip.ip for ip in pod.status.pod_ips),
+        remembered={
+            name: status
+            for name in records
+            if (status := status_of_container(pod, name)) is not None
+        },
         containers={
             name: record if record.is_alive else replace(record, stage=Stage.DONE)
             for name, record in records.items()

@@ -43,7 +43,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from pybernetes.api.types.core_v1 import Container, EphemeralContainer, Pod, Probe
+    from pybernetes.api.types.core_v1 import (
+        Container,
+        ContainerStatus,
+        EphemeralContainer,
+        Pod,
+        Probe,
+    )
 
     AnyContainer: TypeAlias = Container | EphemeralContainer
 
@@ -215,6 +221,8 @@ class PodState:
     """When the grace of a stopping pod is over."""
     forgotten: bool = False
     """Its object is gone from the API."""
+    remembered: Mapping[str, ContainerStatus] = field(default_factory=dict)
+    """Of a pod that came to its end before we came: what the API knew of its containers then."""
 
     @property
     def is_removable(self) -> bool:

@@ -20,7 +20,6 @@ from pybernetes.api.conditions import (
     without_condition,
 )
 from pybernetes.api.core.podresources import qos_class
-from pybernetes.api.core.podstate import status_of_container
 from pybernetes.api.types.core_v1 import (
     ContainerState,
     ContainerStateRunning,
@@ -128,10 +127,8 @@ def container_status(
 ) -> ContainerStatus:
     spec = spec_of(state.pod, record.name)
     latest = record.latest
-    if latest is None and known.phase in (SUCCEEDED, FAILED):
-        remembered = status_of_container(state.pod, record.name)
-        if remembered is not None:
-            return remembered
+    if latest is None and record.name in state.remembered:
+        return state.remembered[record.name]
     runs = record.stage in _RUNS and latest is not None and not latest.ended
     current = _state_of(state, record, spec, node)
     last = _last_of(record, current, node)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY = timedelta(seconds=1)
+# Writes for one pod in a second; a pod that starts needs three.
+MOST_WRITES = 10
 
 
 class StatusWriter:
@@ -43,6 +45,8 @@ class StatusWriter:
         # Set when something changed while a write was under way.
         self._again = False
         self._stopped = False
+        # When the present second began, and the writes in it.
+        self._second, self._writes = context.clock.monotonic(), 0
 
     def heard(self, pod: Pod) -> None:
         """The watch shows this version; it may be older than what our own write returned."""
@@ -83,10 +87,20 @@ class StatusWriter:
                 status = self._wanted(state)
                 if status in (self.known.status, self._sent):
                     continue
+                await self._rest()
                 if not await self._send(status):
                     self._again = True
         finally:
             self._task = None
+
+    async def _rest(self) -> None:
+        """Whatever makes a status change so often, the API server must not suffer from it."""
+        clock = self._context.clock
+        if clock.monotonic() - self._second > 1.0:
+            self._second, self._writes = clock.monotonic(), 0
+        self._writes += 1
+        if self._writes > MOST_WRITES:
+            await asyncio.sleep(RETRY.total_seconds())
 
     async def _send(self, status: PodStatus) -> bool:
         """False: something stood in the way, look again."""
