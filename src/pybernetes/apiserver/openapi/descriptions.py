@@ -8,11 +8,15 @@ and forgotten with it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# Names of fields may have a dollar and dashes: $ref, x-kubernetes-list-type.
+_FIELD = re.compile(r"([\w$-]+): ")
 
 TABLE = Path(__file__).with_name("descriptions.txt")
 
@@ -62,9 +66,8 @@ def parse(text: str) -> dict[str, dict[str, str]]:
             for field, words in table[line.removeprefix("= ")].items():
                 section.setdefault(field, words)
             continue
-        field, colon, words = line.partition(": ")
-        if colon and field.isidentifier():
-            section[field] = words
+        if match := _FIELD.match(line):
+            section[match[1]] = line[match.end() :]
         else:
             section[""] = line
     return table
