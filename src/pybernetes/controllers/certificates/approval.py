@@ -59,7 +59,7 @@ SELF_CLIENT = Recognized(
 CLIENT = Recognized(
     "nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview."
 )
-# Ours: upstream leaves these to a person or to an add-on. Nobody has the permission by default.
+# Ours: upstream leaves these to a person or to an add-on.
 SELF_SERVER = Recognized(
     "selfnodeserver",
     "Auto approving self kubelet server certificate after SubjectAccessReview.",
