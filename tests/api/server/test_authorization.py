@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pybernetes.api.types.core_v1 import (
@@ -143,6 +145,76 @@ def test_what_is_missing(
     owned: list[PolicyRule], wanted: list[PolicyRule], lacking: list[PolicyRule]
 ) -> None:
     assert missing(owned, wanted) == lacking
+
+
+# --- rules, against a plain reading of what they mean ---------------------------------------------
+
+some_words = st.lists(st.sampled_from(["a", "b", "*"]), min_size=1, max_size=2).map(tuple)
+some_resources = st.lists(
+    st.sampled_from(["pods", "nodes", "pods/log", "pods/scale", "*/scale", "*"]),
+    min_size=1,
+    max_size=2,
+).map(tuple)
+some_paths = st.lists(st.sampled_from(["/a", "/a/*", "/a/b", "*"]), min_size=1).map(tuple)
+some_rules = st.one_of(
+    st.builds(
+        PolicyRule,
+        verbs=some_words,
+        api_groups=some_words,
+        resources=some_resources,
+        resource_names=st.lists(st.sampled_from(["x", "y"]), max_size=2).map(tuple),
+    ),
+    st.builds(PolicyRule, verbs=some_words, non_resource_urls=some_paths),
+)
+some_wishes = st.one_of(
+    st.builds(
+        Access,
+        user=st.just(UserInfo("u")),
+        verb=st.sampled_from(["a", "b"]),
+        group=st.sampled_from(["a", "b"]),
+        resource=st.sampled_from(["pods", "nodes"]),
+        subresource=st.sampled_from(["", "log", "scale"]),
+        name=st.sampled_from(["", "x", "z"]),
+    ),
+    st.builds(
+        Access,
+        user=st.just(UserInfo("u")),
+        verb=st.sampled_from(["a", "b"]),
+        is_resource=st.just(False),
+        path=st.sampled_from(["/a", "/a/", "/a/b", "/c"]),
+    ),
+)
+
+
+def plainly_allows(rule: PolicyRule, access: Access) -> bool:
+    if "*" not in rule.verbs and access.verb not in rule.verbs:
+        return False
+    if not access.is_resource:
+        return any(
+            url == access.path or (url.endswith("*") and access.path.startswith(url.rstrip("*")))
+            for url in rule.non_resource_urls
+        )
+    if "*" not in rule.api_groups and access.group not in rule.api_groups:
+        return False
+    wanted = access.resource + (f"/{access.subresource}" if access.subresource else "")
+    any_of_these = f"*/{access.subresource}" if access.subresource else ""
+    if not any(known in ("*", wanted, any_of_these) for known in rule.resources):
+        return False
+    return not rule.resource_names or access.name in rule.resource_names
+
+
+@given(rules=st.lists(some_rules, max_size=4), access=some_wishes)
+def test_looking_up_is_searching(rules: list[PolicyRule], access: Access) -> None:
+    assert Grants(rules).allows(access) is any(plainly_allows(rule, access) for rule in rules)
+
+
+@given(owned=st.lists(some_rules, max_size=3), wanted=some_rules, access=some_wishes)
+def test_what_is_granted_was_held(
+    owned: list[PolicyRule], wanted: PolicyRule, access: Access
+) -> None:
+    """Whoever passes the check for escalation gives nobody more than they have themselves."""
+    if not missing(owned, [wanted]) and Grants((wanted,)).allows(access):
+        assert Grants(owned).allows(access)
 
 
 def test_rules_are_told_as_upstream_does() -> None:
