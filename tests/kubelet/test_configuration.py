@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from pybernetes.api.core.nodestate import is_ready
 from pybernetes.api.types.core_v1 import (
     ConfigMapEnvSource,
     ConfigMapVolumeSource,
+    ContainerPort,
     EnvFromSource,
     EnvVar,
     EnvVarSource,
@@ -96,6 +98,24 @@ async def test_a_pod_for_other_nodes_fails(node: Node, kubelet: Kubelet) -> None
     await node.create(node_selector={"disk": "fast"})
     pod = await node.get()
     assert (pod.status.phase, pod.status.reason) == ("Failed", "NodeAffinity")
+
+
+async def test_a_host_port_has_one_user(node: Node, kubelet: Kubelet) -> None:
+    port = ContainerPort(container_port=80, host_port=8080, protocol="TCP")
+    await node.create("first", containers=[container(ports=[port])])
+    await node.create("second", containers=[container(ports=[port])])
+    assert (await node.get("first")).status.phase == "Running"
+    assert (await node.get("second")).status.reason == "NodePorts"
+
+
+async def test_a_network_that_comes_late_is_noticed_soon(node: Node) -> None:
+    node.runtime.set_condition("NetworkReady", "cni plugin not initialized")
+    async with node.running():
+        await asyncio.sleep(0.3)
+        node.runtime.set_condition("NetworkReady")
+        await asyncio.sleep(0.5)
+        found = await node.client.get(ApiNode, "node-1")
+        assert is_ready(found)
 
 
 async def test_the_node_says_what_it_is(node: Node, kubelet: Kubelet) -> None:

@@ -424,6 +424,20 @@ async def test_a_pod_may_not_be_active_for_too_long(node: Node, kubelet: Kubelet
     assert not [c for c in await node.runtime.list_containers() if c.state.value == "running"]
 
 
+async def test_a_pod_that_never_started_fails_once(node: Node, kubelet: Kubelet) -> None:
+    """What is said of containers that never ran must not change with who reads it."""
+    node.runtime.fail_sandboxes("web", "no network for you")
+    await node.create(active_deadline_seconds=5)
+    await asyncio.sleep(10)
+    before = await node.get()
+    assert before.status.phase == "Failed"
+    (main,) = before.status.container_statuses
+    assert main.state.terminated is not None
+    assert main.state.terminated.reason == "ContainerStatusUnknown"
+    await asyncio.sleep(100)
+    assert await node.get() == before
+
+
 async def test_readiness_gates_are_asked(node: Node, kubelet: Kubelet) -> None:
     gate = PodReadinessGate(condition_type="example.test/loaded")
     await node.create(readiness_gates=(gate,))

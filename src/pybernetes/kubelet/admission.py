@@ -36,7 +36,28 @@ def why_refused(pod: Pod, others: Sequence[Pod], node: Node) -> Refusal | None:
         if taint.effect == NO_EXECUTE and not tolerates(pod.spec.tolerations, taint):
             text = f"node had taint {{{taint.key}: {taint.value}}}, that the pod didn't tolerate"
             return Refusal("TaintToleration", f"Predicate TaintToleration failed: {text}")
+    taken = {port for other in others for port in _host_ports(other)}
+    if any(_collide(port, other) for port in _host_ports(pod) for other in taken):
+        text = "node(s) didn't have free ports for the requested pod ports"
+        return Refusal("NodePorts", f"Predicate NodePorts failed: {text}")
     return _without_room(pod, others, node)
+
+
+_HostPort = tuple[str, str, int]
+
+
+def _host_ports(pod: Pod) -> set[_HostPort]:
+    """(address, protocol, number); no address is all of them."""
+    return {
+        (port.host_ip if port.host_ip != "0.0.0.0" else "", port.protocol or "TCP", port.host_port)
+        for container in (*pod.spec.containers, *pod.spec.init_containers)
+        for port in container.ports
+        if port.host_port
+    }
+
+
+def _collide(one: _HostPort, other: _HostPort) -> bool:
+    return one[1:] == other[1:] and (one[0] == other[0] or not one[0] or not other[0])
 
 
 def _without_room(pod: Pod, others: Sequence[Pod], node: Node) -> Refusal | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -52,6 +53,8 @@ log = logging.getLogger(__name__)
 KUBELET_VERSION = f"v1.37.0+p8s.{__version__}"
 LEASE_NAMESPACE = "kube-node-lease"
 READY = "Ready"
+# While a node is not ready it looks again so soon, then half as often each time.
+FIRST_LOOK = timedelta(milliseconds=100)
 MOST_IMAGES = 50
 FIRST_LOOK_SECONDS = 0.1
 # What upstream keeps back for the eviction threshold of memory.
