@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import ssl
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from pybernetes.kubelet.grpc_health import check_health
 from pybernetes.kubelet.runtime.interface import ContainerRuntimeError, ExecTimeout
@@ -35,8 +36,11 @@ if TYPE_CHECKING:
     from pybernetes.kubelet.pod_machine import AnyContainer
     from pybernetes.kubelet.runtime.interface import Runtime
 
+log = logging.getLogger(__name__)
+
 # What is kept of an answer or of a command's output.
 MOST_OUTPUT = 10 * 1024
+MOST_REDIRECTS = 10
 USER_AGENT = "kube-probe/1.37"
 
 
@@ -65,6 +69,14 @@ class Target:
 
 async def attempt(action: Probe | LifecycleHandler, target: Target, timeout: timedelta) -> Outcome:
     """Do what the action says, once."""
+    try:
+        return await _attempt(action, target, timeout)
+    except Exception as error:  # a probe nobody can carry out must not end its pod
+        log.exception("a probe or hook of %s", target.container.name)
+        return Outcome(Result.UNKNOWN, str(error))
+
+
+async def _attempt(action: Probe | LifecycleHandler, target: Target, timeout: timedelta) -> Outcome:
     if action.exec is not None:
         return await _exec(action.exec, target, timeout)
     if action.http_get is not None:
@@ -120,7 +132,7 @@ async def _http(action: HTTPGetAction, target: Target, timeout: timedelta) -> Ou
     url = f"{scheme}://{_bracketed(host)}:{port}{path}"
     try:
         async with asyncio.timeout(timeout.total_seconds()):
-            status, body = await _get(target.runtime, url, headers)
+            status, body = await _follow(target.runtime, url, headers)
     except TimeoutError:
         text = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
         return Outcome(Result.FAILURE, f'Get "{url}": {text}')
@@ -132,13 +144,29 @@ async def _http(action: HTTPGetAction, target: Target, timeout: timedelta) -> Ou
     return Outcome(Result.FAILURE, f"HTTP probe failed with statuscode: {status}")
 
 
-async def _get(runtime: Runtime, url: str, headers: list[tuple[str, str]]) -> tuple[int, bytes]:
+async def _follow(runtime: Runtime, url: str, headers: list[tuple[str, str]]) -> tuple[int, bytes]:
+    """The answer, behind redirects to the same host; one to another host is an answer as well."""
+    for _ in range(MOST_REDIRECTS):
+        status, body, location = await _get(runtime, url, headers)
+        if not 300 <= status < 400 or not location:
+            break
+        further = urljoin(url, location)
+        if urlsplit(further).hostname != urlsplit(url).hostname:
+            break
+        url = further
+    return status, body
+
+
+async def _get(
+    runtime: Runtime, url: str, headers: list[tuple[str, str]]
+) -> tuple[int, bytes, str]:
     parts = urlsplit(url)
-    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     network = runtime.pod_network
     if network is not None:
         assert parts.hostname is not None
-        return await network.http_get(parts.hostname, parts.port or 80, target, headers)
+        status, body = await network.http_get(parts.hostname, parts.port or 80, target, headers)
+        return status, body, ""
     names = {name.lower() for name, _ in headers}
     if "user-agent" not in names:
         headers = [*headers, ("User-Agent", USER_AGENT)]
@@ -157,7 +185,7 @@ async def _get(runtime: Runtime, url: str, headers: list[tuple[str, str]]) -> tu
             if len(body) >= MOST_OUTPUT:
                 break
         await response.close()
-        return response.status, body
+        return response.status, body, response.headers.get("location")
     finally:
         await client.close()
 
