@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 P8S = (sys.executable, "-m", "pybernetes")
 # Longer than anything here takes on a machine that is busy with other things as well.
 PATIENCE = 90.0
+# What commands see of our environment.
+_KEPT = ("PATH", "LANG", "TERM", "PYTHONPATH")
 
 
 class Failed(AssertionError):
@@ -69,7 +71,7 @@ class Lab:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "TERM") if name in os.environ}
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         return {
             **kept,
             # kubectl keeps what it discovered below HOME; another cluster must not see it.
@@ -140,7 +142,15 @@ class Lab:
 
     def p8s(self, *arguments: str, check: bool = True, timeout: float = PATIENCE) -> Ran:
         command = (*P8S, *arguments, f"--data-dir={self.data_dir}")
-        return self.run(*command, check=check, timeout=timeout)
+        try:
+            return self.run(*command, check=check, timeout=timeout)
+        except Failed as error:
+            raise Failed(f"{error}\n{self.last_words()}") from None
+
+    def last_words(self) -> str:
+        """The end of the server's log, for whoever reads why a test failed."""
+        log = self.data_dir / "server.log"
+        return log.read_text()[-3000:] if log.exists() else "no server ever wrote a log"
 
     def kubectl(
         self,

@@ -13,6 +13,7 @@ def deployment(
     replicas: int = 1,
     spec: dict[str, Any] | None = None,
     container: dict[str, Any] | None = None,
+    pod: dict[str, Any] | None = None,
 ) -> str:
     """A web server on port 8080, ready when it answers."""
     labels = {"app": name}
@@ -23,7 +24,7 @@ def deployment(
         "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
         **(container or {}),
     }
-    pod_spec = {"terminationGracePeriodSeconds": 10, "containers": [web]}
+    pod_spec = {"terminationGracePeriodSeconds": 10, "containers": [web], **(pod or {})}
     return json.dumps(
         {
             "apiVersion": "apps/v1",

@@ -342,7 +342,7 @@ def test_host_ports_and_host_network(cluster: Lab, ns: str) -> None:
 def test_a_pod_reaches_the_api_and_is_known_by_its_token(cluster: Lab, ns: str) -> None:
     apply(cluster, ns, pod("box", BOX))
     ready(cluster, ns, "box")
-    in_box(cluster, ns, "box", "nc", "-z", "kubernetes.default", "443")
+    in_box(cluster, ns, "box", "nc", "-w", "5", "kubernetes.default", "443", "-e", "true")
     # This busybox has no TLS: the token is used by somebody else, through the same Service.
     token = in_box(cluster, ns, "box", "cat", f"{ACCOUNT}/token")
     ca = cluster.directory / f"{ns}.crt"

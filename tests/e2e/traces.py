@@ -34,9 +34,9 @@ def look(namespace: str, data_dir: Path) -> Traces:
 
 def left(before: Traces, namespace: str, data_dir: Path) -> list[str]:
     """What of it is still there, a line each."""
-    found = [f"process {pid}: {_command(pid)}" for pid, _ in _alive(before.processes)]
+    found = [f"process {pid}: {command_of(pid)}" for pid, _ in _alive(before.processes)]
     now = processes_in({namespace}) | processes_naming(data_dir)
-    found += [f"process {pid}: {_command(pid)}" for pid, _ in now - before.processes]
+    found += [f"process {pid}: {command_of(pid)}" for pid, _ in now - before.processes]
     found += [f"network namespace {name}" for name in before.namespaces if (NETNS / name).exists()]
     found += [f"cgroup {path}" for path in before.cgroups if path.exists()]
     found += [f"mount {point}" for point in mounts_below(data_dir)]
@@ -78,7 +78,7 @@ def processes_naming(directory: Path) -> frozenset[tuple[int, str]]:
     return frozenset(
         (pid, _start_time(pid))
         for pid in _pids()
-        if pid != os.getpid() and name in f"{_command(pid)}/"
+        if pid != os.getpid() and name in f"{command_of(pid)}/"
     )
 
 
@@ -157,7 +157,7 @@ def _start_time(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-def _command(pid: int) -> str:
+def command_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     except OSError:
