@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pybernetes.api.types.authentication_v1 import (
     BoundObjectReference,
@@ -22,6 +24,7 @@ from pybernetes.apimachinery.errors import BadRequest, Conflict, Invalid, NotFou
 from pybernetes.apiserver.authn.bearer import token_of
 from pybernetes.apiserver.authn.bootstraptoken import user_of_secret
 from pybernetes.apiserver.authn.certificate import user_of_subject
+from pybernetes.apiserver.authn.signingkey import SigningKey
 from pybernetes.apiserver.authn.tokenrequest import TokenIssuer
 from pybernetes.testing import builders
 from pybernetes.wire.http import Headers
@@ -29,10 +32,10 @@ from tests.api.server.access import ask, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
     from random import Random
 
     from pybernetes.aio.clock import LoopClock
-    from pybernetes.apiserver.authn.signingkey import SigningKey
     from pybernetes.cluster.controlplane import ControlPlane
 
 WHO = "/api/v1/namespaces/nowhere/pods"
@@ -199,6 +202,26 @@ def signing_key(plane: ControlPlane) -> SigningKey:
     issuer = plane.server.backend.connects["", "serviceaccounts", "token"]
     assert isinstance(issuer, TokenIssuer)
     return issuer._key
+
+
+@pytest.mark.parametrize("kind", ["rsa", "P-256", "P-384"])
+def test_keys_of_other_clusters(kind: str, tmp_path: Path) -> None:
+    key: Any
+    if kind == "rsa":
+        key = rsa.generate_private_key(65537, 2048)
+    else:
+        key = ec.generate_private_key(ec.SECP256R1() if kind == "P-256" else ec.SECP384R1())
+    path = tmp_path / "sa.key"
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    )
+    signing = SigningKey(path)
+    token = signing.sign({"sub": "x"})
+    assert SigningKey(path).verify(token) == {"sub": "x"}
+    assert SigningKey().verify(token) is None
+    [public] = signing.jwks()["keys"]
+    header = jwt.get_unverified_header(token)
+    assert (header["kid"], header["alg"]) == (public["kid"], public["alg"])
 
 
 @pytest.mark.parametrize(

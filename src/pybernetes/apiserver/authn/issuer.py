@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pybernetes.apiserver.authn.signingkey import ALGORITHM
 from pybernetes.apiserver.authn.tokenclaims import ISSUER
 from pybernetes.apiserver.hooks import Route
 from pybernetes.wire.http import Response
@@ -32,7 +31,7 @@ def issuer_routes(key: SigningKey, *, server: str, issuer: str = ISSUER) -> tupl
             "jwks_uri": f"{server}{KEYS_PATH}",
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": [ALGORITHM],
+            "id_token_signing_alg_values_supported": [key.algorithm],
         }
         return _answer(document, "application/json")
 

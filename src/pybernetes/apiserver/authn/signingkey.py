@@ -1,5 +1,6 @@
-"""The key that service account tokens are signed with: ES256, read or made when first needed.
+"""The key that service account tokens are signed with, read or made when first needed.
 
+Ours is ECDSA P-256; a key of another cluster may be RSA or a larger curve, and does as well.
 `PyJWT` and `cryptography` are imported here, at the first token: a server that never sees one
 does not pay for them.
 """
@@ -8,14 +9,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-ALGORITHM = "ES256"
+# By the size of the curve.
+_OF_CURVE = {256: "ES256", 384: "ES384", 521: "ES512"}
 
 
 class SigningKey:
@@ -23,14 +26,19 @@ class SigningKey:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._key: EllipticCurvePrivateKey | None = None
-        self._id = ""
+        self._key: EllipticCurvePrivateKey | RSAPrivateKey | None = None
+        self._algorithm, self._id = "", ""
+
+    @property
+    def algorithm(self) -> str:
+        self._private()
+        return self._algorithm
 
     def sign(self, claims: dict[str, Any]) -> str:
         import jwt
 
         key = self._private()
-        return jwt.encode(claims, key, algorithm=ALGORITHM, headers={"kid": self._id})
+        return jwt.encode(claims, key, algorithm=self._algorithm, headers={"kid": self._id})
 
     def verify(self, token: str) -> dict[str, Any] | None:
         """The claims if we signed them; time and audience are the caller's business."""
@@ -44,36 +52,39 @@ class SigningKey:
             "verify_aud": False,
         }
         try:
-            return jwt.decode(token, public, algorithms=[ALGORITHM], options=only_signature)
+            return jwt.decode(token, public, algorithms=[self._algorithm], options=only_signature)
         except jwt.PyJWTError:
             return None
 
     def jwks(self) -> dict[str, Any]:
         """The public key as a JSON Web Key Set."""
-        numbers = self._private().public_key().public_numbers()
-        key = {
-            "use": "sig",
-            "kty": "EC",
-            "kid": self._id,
-            "crv": "P-256",
-            "alg": ALGORITHM,
-            "x": _base64url(numbers.x.to_bytes(32, "big")),
-            "y": _base64url(numbers.y.to_bytes(32, "big")),
-        }
-        return {"keys": [key]}
+        from jwt import get_algorithm_by_name
 
-    def _private(self) -> EllipticCurvePrivateKey:
+        public: Any = self._private().public_key()
+        algorithm: Any = get_algorithm_by_name(self._algorithm)
+        key = algorithm.to_jwk(public, as_dict=True)
+        key.pop("key_ops", None)
+        return {"keys": [{"use": "sig", "kid": self._id, "alg": self._algorithm, **key}]}
+
+    def _private(self) -> EllipticCurvePrivateKey | RSAPrivateKey:
         if self._key is None:
             from cryptography.hazmat.primitives import serialization
-            from cryptography.hazmat.primitives.asymmetric import ec
+            from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+            found: Any
             if self._path is None:
-                self._key = ec.generate_private_key(ec.SECP256R1())
+                found = ec.generate_private_key(ec.SECP256R1())
             else:
                 pem = self._path.read_bytes()
                 found = serialization.load_pem_private_key(pem, password=None)
-                self._key = cast("EllipticCurvePrivateKey", found)
-            der = self._key.public_key().public_bytes(
+            if isinstance(found, rsa.RSAPrivateKey):
+                self._algorithm = "RS256"
+            elif isinstance(found, ec.EllipticCurvePrivateKey):
+                self._algorithm = _OF_CURVE[found.curve.key_size]
+            else:
+                raise ValueError(f"{self._path} is neither an RSA nor an elliptic curve key")
+            self._key = found
+            der = found.public_key().public_bytes(
                 serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
             )
             self._id = _base64url(hashlib.sha256(der).digest())
