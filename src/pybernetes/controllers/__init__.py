@@ -29,6 +29,7 @@ from pybernetes.controllers.context import (
 from pybernetes.controllers.cronjob import CronJobController
 from pybernetes.controllers.daemonset import DaemonSetController
 from pybernetes.controllers.deployment import DeploymentController
+from pybernetes.controllers.disruption import DisruptionController, StaleDisruptionController
 from pybernetes.controllers.endpoints import EndpointsController
 from pybernetes.controllers.endpointslice import EndpointSliceController
 from pybernetes.controllers.endpointslicemirroring import EndpointSliceMirroringController
@@ -77,6 +78,8 @@ CONTROLLERS: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...]
     DaemonSetController,
     JobController,
     CronJobController,
+    DisruptionController,
+    StaleDisruptionController,
     CertificateApprovalController,
     CertificateSigningController,
     CertificateCleaningController,
