@@ -7,6 +7,7 @@ import base64
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
 
+from pybernetes.api import codec
 from pybernetes.api.quota import counts, exceeded, unsaid, usage_of
 from pybernetes.api.types.certificates_v1 import (
     CertificateSigningRequest,
@@ -60,12 +62,15 @@ from pybernetes.api.types.networking_v1 import (
 from pybernetes.api.types.node_v1 import Overhead, RuntimeClass, Scheduling
 from pybernetes.api.types.scheduling_v1 import PriorityClass
 from pybernetes.api.types.storage_v1 import StorageClass
+from pybernetes.api.user import UserInfo
 from pybernetes.apimachinery.errors import Forbidden, Invalid, NotFound
 from pybernetes.apiserver.admission.limit_ranger import bound_problems
 from pybernetes.apiserver.admission.node_restriction import forbidden_labels
 from pybernetes.apiserver.admission.podsecurity.checks import violations
 from pybernetes.apiserver.admission.service_account import MOUNT_PATH, with_token
 from pybernetes.testing import builders
+from pybernetes.wire.http import Peer
+from pybernetes.wire.memory import MemoryHttpClient
 from tests.api.server.access import make_namespace, running
 
 if TYPE_CHECKING:
@@ -580,6 +585,42 @@ async def test_a_namespace_says_how_strict_it_is(plane: ControlPlane) -> None:
     wrong = {"pod-security.kubernetes.io/enforce": "strict"}
     with pytest.raises(Invalid, match="must be one of privileged, baseline, restricted"):
         await plane.admin.create(Namespace(metadata=ObjectMeta(name="odd", labels=wrong)))
+
+
+async def test_a_warning_for_pods_and_what_makes_them(plane: ControlPlane) -> None:
+    labels = {"pod-security.kubernetes.io/warn": "baseline"}
+    await plane.admin.create(Namespace(metadata=ObjectMeta(name="warned", labels=labels)))
+    metadata = ObjectMeta(name="default", namespace="warned")
+    await plane.admin.create(ServiceAccount(metadata=metadata))
+    template = builders.pod("web", "warned", host_network=True)
+    peer = Peer(identity=UserInfo("root", ("system:masters",)))
+    client = MemoryHttpClient(plane.server.handle, peer=peer)
+    deployment = {
+        "metadata": {"name": "web"},
+        "spec": {
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {
+                "metadata": {"labels": {"a": "b"}},
+                "spec": {
+                    "hostNetwork": True,
+                    "containers": [{"name": "c", "image": "i"}],
+                },
+            },
+        },
+    }
+    for path, body in (
+        ("/api/v1/namespaces/warned/pods", codec.to_dict(template)),
+        ("/apis/apps/v1/namespaces/warned/deployments", deployment),
+    ):
+        headers = [("content-type", "application/json")]
+        data = msgspec.json.encode(body)
+        response = await client.request("POST", path, headers=headers, body=data)
+        assert response.status == 201, await response.read()
+        assert response.headers.get("warning") == (
+            '299 - "would violate PodSecurity \\"baseline:latest\\": host namespaces'
+            ' (hostNetwork=true)"'
+        )
+        await response.read()
 
 
 # --- classes --------------------------------------------------------------------------------------
