@@ -36,20 +36,23 @@ def _empty(resource: Resource[Any]) -> Any:
     return resource.kind(metadata=ObjectMeta(name="a", namespace=namespace))
 
 
-def _full(hint: Any, depth: int = 0) -> Any:
-    """Something of a type: every field of structs, one item in lists and maps."""
+def _full(hint: Any, above: tuple[Any, ...] = ()) -> Any:
+    """Something of a type: every field of structs, one item in lists and maps.
+
+    A struct within itself (a schema in a schema) is there once more, and then empty.
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return _full(next(arg for arg in args if arg is not type(None)), depth)
+        return _full(next(arg for arg in args if arg is not type(None)), above)
     if origin is tuple:
-        return (_full(args[0], depth),)
+        return (_full(args[0], above),)
     if origin is dict:
-        return {"key": _full(args[1], depth)}
+        return {"key": _full(args[1], above)}
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        if depth > 12:
+        if hint in above:
             return hint()
-        hints = typing.get_type_hints(hint)
-        return hint(**{name: _full(hints[name], depth + 1) for name in hint.__struct_fields__})
+        hints, path = typing.get_type_hints(hint), (*above, hint)
+        return hint(**{name: _full(hints[name], path) for name in hint.__struct_fields__})
     samples = {str: "1", int: 1, float: 1.5, bool: True, datetime: NOW}
     return samples.get(hint, "1")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pybernetes.api.admissionregistration import ADMISSIONREGISTRATION_RESOURCES
+from pybernetes.api.apiextensions import APIEXTENSIONS_RESOURCES
 from pybernetes.api.apiregistration import APIREGISTRATION_RESOURCES
 from pybernetes.api.apps import APPS_RESOURCES
 from pybernetes.api.authentication import AUTHENTICATION_RESOURCES
@@ -52,6 +53,7 @@ RESOURCES: tuple[Resource[Any], ...] = (
     *FLOWCONTROL_RESOURCES,
     *ADMISSIONREGISTRATION_RESOURCES,
     *APIREGISTRATION_RESOURCES,
+    *APIEXTENSIONS_RESOURCES,
 )
 
 _BY_KIND: dict[type[Any], Resource[Any]] = {entry.kind: entry for entry in RESOURCES}
