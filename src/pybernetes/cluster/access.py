@@ -57,11 +57,18 @@ class AccessOptions:
     cluster_domain: str = "cluster.local"
     # How to reach a kubelet; left out, it is HTTPS with our certificate.
     dial: Dial | None = None
+    # Signs the tokens of service accounts; left out, the key in `pki`, or one of the moment.
+    signing_key: SigningKey | None = None
+
+    def token_key(self) -> SigningKey:
+        if self.signing_key is not None:
+            return self.signing_key
+        return SigningKey(None if self.pki is None else self.pki.service_account_key)
 
 
 def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
     graph = NodeGraph(server.catalog)
-    key = SigningKey(None if options.pki is None else options.pki.service_account_key)
+    key = options.token_key()
     accounts = ServiceAccountTokens(server.catalog, server.clock, key)
     joining = BootstrapTokens(server.catalog, server.clock)
     bearer = BearerAuthenticator(accounts, joining)

@@ -104,7 +104,8 @@ async def control_plane(
     options = options or ControlPlaneOptions()
     progress = progress or Progress()
     links = NodeLinks(options.access.pki)
-    access = replace(options.access, dial=links.dial)
+    access = replace(options.access, dial=links.dial, signing_key=options.access.token_key())
+    options = replace(options, access=access)
     with progress.step("API server"):
         server = ApiServer(
             store,
@@ -147,7 +148,7 @@ def _components(
             clock=plane.clock,
             random=plane.random,
             recorder_for=plane.recorder,
-            options=options.controller_options,
+            options=replace(options.controller_options, sign_token=options.access.token_key().sign),
         )
         found.append(("controllers", lambda: run_controllers(context)))
     if options.scheduler:

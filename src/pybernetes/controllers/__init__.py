@@ -46,8 +46,10 @@ from pybernetes.controllers.replicaset import (
 from pybernetes.controllers.resourcequota import ResourceQuotaController
 from pybernetes.controllers.rootca import RootCaController
 from pybernetes.controllers.serviceaccount import ServiceAccountController
+from pybernetes.controllers.serviceaccounttokens import ServiceAccountTokensController
 from pybernetes.controllers.statefulset import StatefulSetController
 from pybernetes.controllers.tainteviction import TaintEvictionController
+from pybernetes.controllers.ttlafterfinished import TtlAfterFinishedController
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +66,7 @@ __all__ = [
 
 CONTROLLERS: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...] = (
     ServiceAccountController,
+    ServiceAccountTokensController,
     RootCaController,
     NodeIpamController,
     NodeLifecycleController,
@@ -78,6 +81,7 @@ CONTROLLERS: tuple[Callable[[ControllerContext], Controller | SelfRunning], ...]
     DaemonSetController,
     JobController,
     CronJobController,
+    TtlAfterFinishedController,
     DisruptionController,
     StaleDisruptionController,
     CertificateApprovalController,

@@ -8,7 +8,7 @@ RBAC says what it may do), and gets time and chance from here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +60,8 @@ class ControllerOptions:
     # PEM of the CA that clients in pods verify the API server with.
     root_ca: str = ""
     signer: CertificateSigner | None = None
+    # Signs the claims of a service account token; None: secrets that ask for one wait.
+    sign_token: Callable[[dict[str, Any]], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

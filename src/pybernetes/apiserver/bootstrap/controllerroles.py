@@ -188,6 +188,11 @@ CONTROLLER_ROLES: dict[str, tuple[PolicyRule, ...]] = {
         *EVENTS,
     ),
     "service-account-controller": (can("create", "serviceaccounts"), *EVENTS),
+    # Upstream's has no role of its own: it acts as the whole controller manager.
+    "service-account-token-controller": (
+        can("get", "serviceaccounts"),
+        can("update delete", "secrets"),
+    ),
     "service-controller": (
         can(READ, "services"),
         can("patch update", "services/status"),
