@@ -114,7 +114,7 @@ class Agent:
 
     def _worker(self, pod: Pod) -> PodWorker:
         worker = self._kubelet.worker_named(*key_of(pod))
-        if worker is None or worker.state.pod.metadata.uid != pod.metadata.uid:
+        if worker is None:
             raise NotFound("pods", pod.metadata.name)
         return worker
 

@@ -46,6 +46,8 @@ class KubeletConfig:
     relist_interval: timedelta = timedelta(minutes=5)
     log_max_bytes: int = 10 * 1024 * 1024
     log_max_files: int = 5
+    static_pod_dir: Path | None = None
+    """Manifests of pods that run here without being asked for in the API."""
     pod_pids_limit: int | None = None
 
     @property

@@ -16,8 +16,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from pybernetes.api.core.podstate import is_terminating
 from pybernetes.api.types.core_v1 import Node, Pod
+from pybernetes.apimachinery.errors import StatusError
 from pybernetes.apimachinery.meta import Key
 from pybernetes.apimachinery.quantity import int_value
 from pybernetes.kubelet.admission import why_refused
@@ -26,6 +29,7 @@ from pybernetes.kubelet.agent import Agent
 from pybernetes.kubelet.context import NodeContext
 from pybernetes.kubelet.images import Images
 from pybernetes.kubelet.leftovers import remove_leftovers
+from pybernetes.kubelet.logs import Watch
 from pybernetes.kubelet.machine_facts import SIMULATED, look_at_machine
 from pybernetes.kubelet.node import NodeReporter, allocatable_of, capacity_of
 from pybernetes.kubelet.objects import Objects
@@ -41,11 +45,14 @@ from pybernetes.kubelet.runtime.interface import (
     SandboxNotFound,
 )
 from pybernetes.kubelet.server import KubeletServer
+from pybernetes.kubelet.static import MIRROR, is_mirror, read_manifests
 from pybernetes.kubelet.stats import StatsPages
 from pybernetes.kubelet.worker import PodWorker
+from pybernetes.wire.http import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from random import Random
 
     from pybernetes.aio.clock import Clock
@@ -65,6 +72,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUNTIME_RETRY = timedelta(seconds=1)
+# After a manifest changed.
+SETTLE = timedelta(milliseconds=200)
 WORKER_RETRY, LAST_WORKER_RETRY = timedelta(seconds=1), timedelta(minutes=1)
 
 
@@ -122,6 +131,8 @@ class Kubelet:
         self._workers: dict[str, PodWorker] = {}
         # What the runtime had when we came, by pod; each entry is handed out once.
         self._found: dict[str, Found] = {}
+        # The static pods there are manifests of, by uid.
+        self._static: dict[str, Pod] = {}
         self._group: asyncio.TaskGroup | None = None
         self._pod_cidr = ""
 
@@ -137,6 +148,11 @@ class Kubelet:
                 self._found = await self._look_around()
                 await self._pods.wait_synced()
                 unsubscribe.append(self._node.subscribe(self._node_changed))
+                if self.config.static_pod_dir is not None:
+                    self._read_manifests(self.config.static_pod_dir)
+                    self._group.create_task(
+                        self._follow_manifests(self.config.static_pod_dir), name="static pods"
+                    )
                 unsubscribe.append(self._pods.subscribe(self._pod_changed))
                 self._group.create_task(self._remove_orphans(), name="orphans")
                 self._group.create_task(self._relist_slowly(), name="relist")
@@ -184,6 +200,11 @@ class Kubelet:
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         if self._group is None:
             return
+        shown = new or old
+        assert shown is not None
+        if is_mirror(shown):
+            self._mirror_changed(shown, new)
+            return
         if new is None:
             assert old is not None
             worker = self._workers.get(old.metadata.uid)
@@ -196,9 +217,65 @@ class Kubelet:
             return
         uid = new.metadata.uid
         found = self._found.pop(uid, None)
-        worker = PodWorker(self.context, new, found or Found(), self._refusal(new, found))
-        self._workers[uid] = worker
-        self._group.create_task(self._run_worker(uid, worker), name=f"pod {new.metadata.name}")
+        self._employ(PodWorker(self.context, new, found or Found(), self._refusal(new, found)))
+
+    def _employ(self, worker: PodWorker) -> None:
+        assert self._group is not None
+        meta = worker.state.pod.metadata
+        self._workers[meta.uid] = worker
+        self._group.create_task(self._run_worker(meta.uid, worker), name=f"pod {meta.name}")
+
+    # --- static pods ------------------------------------------------------------------------------
+
+    def _read_manifests(self, directory: Path) -> None:
+        """Begin and end static pods by what is in the directory now."""
+        self._static = read_manifests(directory, self.config.node_name)
+        for worker in self._workers.values():
+            if worker.is_static and worker.state.pod.metadata.uid not in self._static:
+                worker.post(Forgotten())
+        self._begin_static_pods()
+
+    def _begin_static_pods(self) -> None:
+        """Those whose name is free: the former pod of a changed manifest ends first."""
+        for uid, pod in self._static.items():
+            meta = pod.metadata
+            if uid not in self._workers and not self.worker_named(meta.namespace, meta.name):
+                mirror = self._pods.get(Key(meta.namespace, meta.name))
+                if mirror is not None and mirror.metadata.annotations.get(MIRROR) == uid:
+                    # What was said of it before we came goes on from there.
+                    pod = msgspec.structs.replace(pod, status=mirror.status)
+                found = self._found.pop(uid, Found())
+                self._employ(PodWorker(self.context, pod, found, static_on=self._own_node))
+
+    async def _follow_manifests(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        watch = Watch(directory)
+        try:
+            while True:
+                self._read_manifests(directory)
+                await watch.wait()
+                # Editors write in several steps.
+                await asyncio.sleep(SETTLE.total_seconds())
+        finally:
+            watch.close()
+
+    def _own_node(self) -> Node | None:
+        return self._node.get(Key("", self.config.node_name))
+
+    def _mirror_changed(self, shown: Pod, new: Pod | None) -> None:
+        worker = self._workers.get(shown.metadata.annotations[MIRROR])
+        if worker is not None:
+            worker.mirror_changed(new)
+        elif new is not None and self._group is not None:
+            self._group.create_task(self._delete_mirror(new), name="mirror of nothing")
+
+    async def _delete_mirror(self, mirror: Pod) -> None:
+        try:
+            await self.context.client.delete(mirror, grace_seconds=0)
+        except (StatusError, WireError, OSError) as error:
+            log.warning("mirror pod %s: %s", mirror.metadata.name, error)
+
+    # --- pods -------------------------------------------------------------------------------------
 
     def _refusal(self, pod: Pod, found: Found | None) -> Condemned | None:
         """Why this node does not take a pod it has not begun to run."""
@@ -222,17 +299,20 @@ class Kubelet:
             while True:
                 try:
                     await worker.run()
-                    return
+                    break
                 except Exception:
                     log.exception("the worker of pod %s failed", worker.state.pod.metadata.name)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LAST_WORKER_RETRY.total_seconds())
                 # As after a restart of ours: what is there is adopted.
                 found = (await self._look_around(uid)).get(uid, Found())
-                worker = PodWorker(self.context, worker.newest, found)
+                static_on = self._own_node if worker.is_static else None
+                worker = PodWorker(self.context, worker.newest, found, static_on=static_on)
                 self._workers[uid] = worker
         finally:
             self._workers.pop(uid, None)
+        if worker.is_static:
+            self._begin_static_pods()
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         self.reporter.heard(new)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 BLOCK = 64 * 1024
 
-_IN_MODIFY, _IN_CREATE, _IN_MOVED_FROM = 0x2, 0x100, 0x40
+# inotify(7): modify, create, delete, moved from, moved to.
+_CHANGES = 0x2 | 0x100 | 0x200 | 0x40 | 0x80
 _IN_NONBLOCK, _IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 
 
@@ -203,15 +204,14 @@ class FileLog:
 
 
 class Watch:
-    """Tells when something in a directory is written, made or moved away. One waiter."""
+    """Tells when something in a directory is written, made, moved or deleted. One waiter."""
 
     def __init__(self, directory: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
         if self._descriptor < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1 failed")
-        mask = _IN_MODIFY | _IN_CREATE | _IN_MOVED_FROM
-        if libc.inotify_add_watch(self._descriptor, os.fsencode(directory), mask) < 0:
+        if libc.inotify_add_watch(self._descriptor, os.fsencode(directory), _CHANGES) < 0:
             code = ctypes.get_errno()
             self.close()
             raise OSError(code, os.strerror(code), str(directory))

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from pybernetes.api.types.core_v1 import Pod
-from pybernetes.apimachinery.errors import Conflict, NotFound, StatusError
+from pybernetes.apimachinery.errors import AlreadyExists, Conflict, NotFound, StatusError
 from pybernetes.kubelet.pod_machine import Forgotten
 from pybernetes.kubelet.pod_status import pod_status
+from pybernetes.kubelet.static import mirror_of
 from pybernetes.wire.http import WireError
 
 if TYPE_CHECKING:
-    from pybernetes.api.types.core_v1 import PodStatus
+    from collections.abc import Callable
+
+    from pybernetes.api.types.core_v1 import Node, PodStatus
     from pybernetes.kubelet.context import NodeContext
     from pybernetes.kubelet.pod_machine import PodState
     from pybernetes.kubelet.worker import PodWorker
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY = timedelta(seconds=1)
+# A mirror may be refused for long: there is no such namespace, say.
+MIRROR_RETRY = timedelta(seconds=10)
 # Writes for one pod in a second; a pod that starts needs three.
 MOST_WRITES = 10
 
@@ -85,13 +90,16 @@ class StatusWriter:
                 if state.forgotten:
                     return
                 status = self._wanted(state)
-                if status in (self.known.status, self._sent):
+                if self._is_said(status):
                     continue
                 await self._rest()
                 if not await self._send(status):
                     self._again = True
         finally:
             self._task = None
+
+    def _is_said(self, status: PodStatus) -> bool:
+        return status in (self.known.status, self._sent)
 
     async def _rest(self) -> None:
         """Whatever makes a status change so often, the API server must not suffer from it."""
@@ -128,6 +136,75 @@ class StatusWriter:
             return False
         self._sent = status
         return True
+
+
+class MirrorWriter(StatusWriter):
+    """Of a static pod: its mirror in the API carries the status, and is made if there is none."""
+
+    def __init__(
+        self, context: NodeContext, worker: PodWorker, node: Callable[[], Node | None]
+    ) -> None:
+        super().__init__(context, worker)
+        self._node = node
+        self._mirror: Pod | None = None
+
+    def mirror_changed(self, mirror: Pod | None) -> None:
+        """What the watch shows of it."""
+        if (
+            mirror is not None
+            and self._mirror is not None
+            and _version(mirror) < _version(self._mirror)
+        ):
+            return
+        self._mirror = mirror
+        self._sent = None
+        if mirror is not None:
+            self.known = mirror
+
+    async def remove(self) -> None:
+        """The static pod is gone: nothing is left to be shown."""
+        client, meta = self._context.client, self._worker.state.pod.metadata
+        mirror = self._mirror
+        if mirror is None:
+            return
+        try:
+            await client.delete(mirror, grace_seconds=0)
+        except (StatusError, WireError, OSError) as error:
+            # Whoever sees it next finds that it mirrors nothing.
+            log.warning("mirror of %s: %s", meta.name, error)
+
+    def _is_said(self, status: PodStatus) -> bool:
+        return self._mirror is not None and not _is_going(self._mirror) and super()._is_said(status)
+
+    async def _send(self, status: PodStatus) -> bool:
+        client = self._context.client
+        try:
+            if self._mirror is not None and _is_going(self._mirror):
+                await client.delete(self._mirror, grace_seconds=0)
+                self._mirror = None
+            if self._mirror is None:
+                wanted = mirror_of(self._worker.state.pod, self._node())
+                self._mirror = self.known = await client.create(wanted)
+            self.known = self._mirror = await client.update_status(
+                replace(self._mirror, status=status)
+            )
+        except (Conflict, NotFound, AlreadyExists):
+            meta = self._worker.state.pod.metadata
+            try:
+                self.mirror_changed(await client.get_or_none(Pod, meta.name, meta.namespace))
+            except (StatusError, WireError, OSError):
+                await asyncio.sleep(RETRY.total_seconds())
+            return False
+        except (StatusError, WireError, OSError) as error:
+            log.warning("mirror of %s: %s", self._worker.state.pod.metadata.name, error)
+            await asyncio.sleep(MIRROR_RETRY.total_seconds())
+            return False
+        self._sent = status
+        return True
+
+
+def _is_going(pod: Pod) -> bool:
+    return pod.metadata.deletion_timestamp is not None
 
 
 def _version(pod: Pod) -> int:

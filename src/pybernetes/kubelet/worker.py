@@ -58,7 +58,7 @@ from pybernetes.kubelet.runtime_spec import (
     target_of,
     termination_file,
 )
-from pybernetes.kubelet.statuswriter import StatusWriter
+from pybernetes.kubelet.statuswriter import MirrorWriter, StatusWriter
 from pybernetes.kubelet.volumes.pod import PodVolumes, VolumeProblem
 from pybernetes.wire.http import WireError
 
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from datetime import datetime
 
-    from pybernetes.api.types.core_v1 import Pod
+    from pybernetes.api.types.core_v1 import Node, Pod
     from pybernetes.kubelet.context import NodeContext
     from pybernetes.kubelet.pod_machine import Action, Event, Incarnation, PodState
     from pybernetes.kubelet.runtime.interface import (
@@ -100,13 +100,18 @@ class PodWorker:
         pod: Pod,
         found: Found = NOTHING,
         refusal: machine.Condemned | None = None,
+        static_on: Callable[[], Node | None] | None = None,
     ) -> None:
-        """`refusal`: the node does not take the pod, which fails for that reason."""
+        """`refusal`: the node does not take the pod, which fails for that reason.
+
+        `static_on`: it is a static pod, and this gives its node.
+        """
         self._context = context
         self._state = adopted(pod, found, context.clock.now())
         self._volumes = PodVolumes(context, pod)
         self._volumes.ips = self._state.ips
-        self._status = StatusWriter(context, self)
+        self._mirror = None if static_on is None else MirrorWriter(context, self, static_on)
+        self._status = self._mirror or StatusWriter(context, self)
         # What happened and was not looked at. Bounded by what can be under way for one pod.
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         # Work under way, by what it is: "volumes", "pull web" …
@@ -136,7 +141,17 @@ class PodWorker:
     @property
     def newest(self) -> Pod:
         """The newest version of the object that the API has shown."""
-        return self._status.known
+        return self._state.pod if self.is_static else self._status.known
+
+    @property
+    def is_static(self) -> bool:
+        return self._mirror is not None
+
+    def mirror_changed(self, mirror: Pod | None) -> None:
+        if self._mirror is not None:
+            self._mirror.mirror_changed(mirror)
+            if self._group is not None:
+                self._mirror.look()
 
     @property
     def is_active(self) -> bool:
@@ -627,7 +642,9 @@ class PodWorker:
             except OSError as error:
                 log.warning("volumes of %s: %s", self._state.pod.metadata.name, error)
                 await asyncio.sleep(RETRY.total_seconds())
-        if delete_object:
+        if self._mirror is not None:
+            await self._mirror.remove()
+        elif delete_object:
             await self._delete_object()
         await self._remove_sandboxes()
         context, pod = self._context, self._state.pod
