@@ -13,6 +13,7 @@ from pybernetes.api.types.apps_v1 import Deployment, ReplicaSet
 from pybernetes.api.types.core_v1 import ConfigMap, Namespace, Pod, Secret
 from pybernetes.api.types.meta_v1 import ObjectMeta, OwnerReference
 from pybernetes.api.types.rbac_v1 import ClusterRole
+from pybernetes.client import metadata_kind
 from pybernetes.controllers.garbagecollector.graph import Graph, GraphNode, Identity
 from pybernetes.controllers.garbagecollector.plan import (
     Action,
@@ -285,6 +286,14 @@ async def test_owners_that_are_seen_are_not_asked_for(cluster: Cluster) -> None:
     await cluster.run_for(seconds=5)
     # Each `apply` asks once itself.
     assert requests_so_far(cluster, "GET", "configmaps") == asked + 5
+
+
+async def test_kinds_that_are_cached_are_not_cached_again(cluster: Cluster) -> None:
+    caches = cluster.plane.caches
+    assert caches.known("", "pods") is caches.of(Pod)
+    for group, plural in (("", "pods"), ("apps", "replicasets"), ("", "namespaces")):
+        kind = metadata_kind(group, "v1", plural, kind="", namespaced=plural != "namespaces")
+        assert caches.of(kind).statistics().subscribers == 0
 
 
 async def test_at_rest_nothing_is_asked(cluster: Cluster) -> None:

@@ -103,7 +103,9 @@ class GarbageCollector:
         known = self._followed.get(place_of(kind))
         if known is not None:
             return known[0]
-        return self._caches.known(*place_of(kind)) or self._caches.of(kind)
+        shared = self._caches.known(*place_of(kind))
+        # An empty cache is false, and a cache all the same.
+        return self._caches.of(kind) if shared is None else shared
 
     def _follower(self, cache: Cache[Any]) -> Callable[[Any, Any], None]:
         kind = cache.kind

@@ -62,10 +62,8 @@ class NodeLifecycleController:
         self._was_down = False
         self.sources = (
             changes_of(self._nodes, self._node_changed),
-            changes_of(
-                context.caches.of(Lease, namespace=LEASE_NAMESPACE),
-                self._lease_changed,
-            ),
+            # All leases, not only those of nodes: the garbage collector shares this cache.
+            changes_of(context.caches.of(Lease), self._lease_changed),
         )
 
     async def reconcile(self, key: Key) -> timedelta | None:
@@ -157,7 +155,9 @@ class NodeLifecycleController:
         return keys
 
     def _lease_changed(self, old: Lease | None, new: Lease | None) -> Iterable[Key]:
-        if new is not None and (old is None or old.spec.renew_time != new.spec.renew_time):
+        if new is None or new.metadata.namespace != LEASE_NAMESPACE:
+            return ()
+        if old is None or old.spec.renew_time != new.spec.renew_time:
             self._hear(new.metadata.name)
         return ()
 
