@@ -166,7 +166,7 @@ def _to_surge(look: Look, allowed: int) -> list[str]:
     working: list[str] = []
     for name in look.wanted:
         pods = [pod for pod in look.pods.get(name, ()) if not is_finished(pod)]
-        new = [pod for pod in pods if look.is_updated(pod) and not is_terminating(pod)]
+        new = [pod for pod in pods if look.is_updated(pod)]
         old = [pod for pod in pods if not look.is_updated(pod)]
         if new and old:
             surging += 1
