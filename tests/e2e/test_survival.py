@@ -171,14 +171,18 @@ def test_down_without_purge_and_up_again_keeps_the_objects(victim: Lab) -> None:
     victim.p8s("up")
     # Its containers are gone: each pod gets new ones, and keeps its name.
     for name, (identity, _) in before.items():
-        victim.wait_for(
-            f"pod/{name}", namespace="default",
-            holds=lambda p, old=identity: (
-                p["status"]["containerStatuses"][0].get("containerID") != old
-                and p["status"]["containerStatuses"][0]["ready"]
-            ),
-        )  # fmt: skip
+        victim.wait_for(f"pod/{name}", namespace="default", holds=has_another(identity))
     assert fetch(victim) == "version 1\n"
+
+
+def has_another(identity: str) -> Callable[[dict[str, Any]], bool]:
+    """Whether a pod's container is ready and not the one with this id."""
+
+    def holds(obj: dict[str, Any]) -> bool:
+        (status,) = obj["status"]["containerStatuses"]
+        return bool(status["ready"]) and status.get("containerID") != identity
+
+    return holds
 
 
 class Writer:

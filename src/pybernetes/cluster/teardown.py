@@ -32,7 +32,7 @@ def take_down(config: ClusterConfig, *, purge: bool = False) -> Iterator[str]:
     if process.stop(config.pid_file):
         yield "stopped the server"
     for node in nodes:
-        remove_node(node)
+        remove_node(node, keep_images=not purge)
         yield f"removed the containers and the network of node {node.name}"
     if config.isolated_nodes and isolation.find(isolation_name(config)) is not None:
         isolation.remove(isolation_name(config))
@@ -42,8 +42,11 @@ def take_down(config: ClusterConfig, *, purge: bool = False) -> Iterator[str]:
         yield f"deleted {config.directory}"
 
 
-def remove_node(node: NodeSettings) -> None:
-    """Containers, mounts, processes, cgroups; rules, links and routes; the node's directory."""
+def remove_node(node: NodeSettings, *, keep_images: bool = False) -> None:
+    """Containers, mounts, processes, cgroups; rules, links and routes; the node's directory.
+
+    With `keep_images` the store of images stays in it, so that the next start finds them.
+    """
     from pybernetes.kubelet.runtime import containerd_removal, linux
     from pybernetes.network import podnetwork
     from pybernetes.network.program import NetworkError, run_ip
@@ -54,7 +57,10 @@ def remove_node(node: NodeSettings) -> None:
     with isolation.in_namespace(node.namespace) if is_there else nullcontext():
         asyncio.run(
             containerd_removal.remove_all_traces(
-                node.containerd(), random=Random(0), cgroup_parents=(node.cgroup_parent,)
+                node.containerd(),
+                random=Random(0),
+                cgroup_parents=(node.cgroup_parent,),
+                keep_images=keep_images,
             )
         )
         if is_there or not node.namespace:
@@ -65,7 +71,12 @@ def remove_node(node: NodeSettings) -> None:
             with suppress(NetworkError):
                 remove_rules(node.service_proxy().rules.table)
     linux.unmount_below(node.kubelet_directory)
-    shutil.rmtree(node.directory, ignore_errors=True)
+    if not keep_images:
+        shutil.rmtree(node.directory, ignore_errors=True)
+        return
+    for path in node.directory.iterdir():
+        if path != node.containerd().directory:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 def isolation_name(config: ClusterConfig) -> str:

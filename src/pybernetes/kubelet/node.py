@@ -55,6 +55,8 @@ LEASE_NAMESPACE = "kube-node-lease"
 READY = "Ready"
 # While a node is not ready it looks again so soon, then half as often each time.
 FIRST_LOOK = timedelta(milliseconds=100)
+# A runtime that has not answered by then is down: much sooner than the lease runs out.
+ANSWER_SECONDS = 10
 MOST_IMAGES = 50
 FIRST_LOOK_SECONDS = 0.1
 # What upstream keeps back for the eviction threshold of memory.
@@ -313,10 +315,11 @@ class NodeReporter:
     async def _ask_runtime(self) -> RuntimeHealth:
         runtime = self._context.runtime
         try:
-            if self._version is None:
-                self._version = await runtime.version()
-            status = await runtime.status()
-        except ContainerRuntimeError:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                if self._version is None:
+                    self._version = await runtime.version()
+                status = await runtime.status()
+        except (ContainerRuntimeError, TimeoutError):
             self._version = None
             self.health = health_of(None)
         else:

@@ -40,12 +40,17 @@ POLITE_TIME = timedelta(minutes=2)
 
 
 async def remove_all_traces(
-    options: ContainerdOptions, *, random: Random, cgroup_parents: Sequence[str] = ()
+    options: ContainerdOptions,
+    *,
+    random: Random,
+    cgroup_parents: Sequence[str] = (),
+    keep_images: bool = False,
 ) -> None:
     """Containers, processes, mounts, files; and the cgroups below `cgroup_parents`.
 
     `cgroup_parents` are paths from the root of the cgroup hierarchies ("kubepods"). Containerd is
-    started once more if it does not run and sandboxes are left. The directory is gone afterwards.
+    started once more if it does not run and sandboxes are left. The directory is gone afterwards,
+    but for the images if they are to be kept: what was loaded by hand nobody could pull again.
     """
     layout = Layout(options.directory)
     # Noted first: a containerd that lost its memory removes these directories when it starts.
@@ -60,13 +65,28 @@ async def remove_all_traces(
     linux.unmount_below(layout.directory)
     _remove_shim_sockets(layout)
     _remove_network_notes(sandboxes)
-    shutil.rmtree(layout.directory, ignore_errors=True)
-    if layout.directory.exists():
-        # Something was still being written, or a mount had hidden more mounts.
-        linux.unmount_below(layout.directory)
-        shutil.rmtree(layout.directory)
+    _remove_files(layout, keep_images=keep_images)
     for parent in cgroup_parents:
         await _remove_cgroup(parent)
+
+
+def _remove_files(layout: Layout, *, keep_images: bool) -> None:
+    kept = {layout.root} if keep_images else set()
+
+    def doomed() -> list[Path]:
+        if not layout.directory.exists():
+            return []
+        if not kept:
+            return [layout.directory]
+        return [path for path in layout.directory.iterdir() if path not in kept]
+
+    for path in doomed():
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+    if left := doomed():
+        # Something was still being written, or a mount had hidden more mounts.
+        linux.unmount_below(layout.directory)
+        for path in left:
+            shutil.rmtree(path)
 
 
 async def _remove_politely(options: ContainerdOptions, random: Random) -> None:
