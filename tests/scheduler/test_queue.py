@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pybernetes.scheduler.features import features_of
 from pybernetes.scheduler.queue import Event, QueuedPod, SchedulingQueue
-from pybernetes.scheduler.reasons import Diagnosis, Refusal
+from pybernetes.scheduler.reasons import Diagnosis, Refusal, refused_nodes
 from pybernetes.testing.builders import pod
 
-NO_ROOM = Diagnosis(1, {"n": (Refusal("NodeResourcesFit", "x", "Insufficient cpu"),)})
-TAINTED = Diagnosis(1, {"n": (Refusal("TaintToleration", "x", "tainted"),)})
+NO_ROOM = Diagnosis(
+    1, refused_nodes({"n": (Refusal("NodeResourcesFit", "x", "Insufficient cpu"),)})
+)
+TAINTED = Diagnosis(1, refused_nodes({"n": (Refusal("TaintToleration", "x", "tainted"),)}))
 
 
 def queued(name: str, *, at: float = 0.0, cpu: str = "1", priority: int | None = None) -> QueuedPod:

@@ -55,6 +55,10 @@ class PlacedPod:
     features: PodFeatures
     slot: int
 
+    @property
+    def leaving(self) -> bool:
+        return self.pod.metadata.deletion_timestamp is not None
+
 
 @dataclass(slots=True)
 class _LabelClass:
@@ -98,10 +102,17 @@ class PodCounter:
     """Placed pods of one namespace scope that a selector names, counted per slot."""
 
     def __init__(
-        self, key: str, matches: Callable[[str, Mapping[str, str]], bool], capacity: int
+        self,
+        key: str,
+        matches: Callable[[str, Mapping[str, str]], bool],
+        capacity: int,
+        *,
+        staying: bool,
     ) -> None:
         self.key = key
         self.matches = matches
+        # Whether pods that are going away are left out.
+        self.staying = staying
         self.counts: Ints = np.zeros(capacity, dtype=np.int64)
 
     def grow(self, capacity: int) -> None:
@@ -189,6 +200,8 @@ class NodeColumns:
         self.namespace_labels: dict[str, Mapping[str, str]] = {}
         # Slots with host ports in use: (protocol, port) → slot → addresses, one per pod.
         self._ports: dict[tuple[str, int], dict[int, list[str]]] = {}
+        # `names` as it was when somebody last asked; None once it changed.
+        self._names_by_slot: tuple[str, ...] | None = None
         self._free: list[int] = list(range(self.capacity - 1, -1, -1))
         # Slots whose node changed, oldest first; derived columns remember how far they read.
         self._log: list[int] = []
@@ -208,6 +221,12 @@ class NodeColumns:
     def count(self) -> int:
         """Nodes that exist."""
         return int(self.alive.sum())
+
+    def names_by_slot(self) -> tuple[str, ...]:
+        """The names as they are now, one and the same tuple until a node comes or goes."""
+        if self._names_by_slot is None:
+            self._names_by_slot = tuple(self.names)
+        return self._names_by_slot
 
     @property
     def log_position(self) -> int:
@@ -252,7 +271,8 @@ class NodeColumns:
         known = self.pods.get(uid)
         if known is not None:
             same_place = self.names[known.slot] == node_name
-            if same_place and known.features.shape == features.shape:
+            leaves = pod.metadata.deletion_timestamp is not None
+            if same_place and known.leaving == leaves and known.features.shape == features.shape:
                 known.pod = pod
                 return
             self.remove_pod(uid)
@@ -299,11 +319,22 @@ class NodeColumns:
         return self.pods_matching(
             f"{namespace}|{selector!r}",
             lambda where, labels: where == namespace and selector.matches(labels),
+            staying=True,
         )
 
-    def pods_matching(self, key: str, matches: Callable[[str, Mapping[str, str]], bool]) -> Ints:
+    def pods_matching(
+        self,
+        key: str,
+        matches: Callable[[str, Mapping[str, str]], bool],
+        *,
+        staying: bool = False,
+    ) -> Ints:
         """Per slot, the placed pods for which `matches(namespace, labels)`; `key` names it."""
-        return self._counters.get(key, lambda: self._new_counter(key, matches)).counts
+
+        def make() -> PodCounter:
+            return self._new_counter(PodCounter(key, matches, self.capacity, staying=staying))
+
+        return self._counters.get(key, make).counts
 
     def namespace_changed(self, name: str, labels: Mapping[str, str] | None) -> None:
         """A namespace came, changed its labels or went."""
@@ -342,15 +373,39 @@ class NodeColumns:
         for counter in self._counters.values():
             again = np.zeros(self.capacity, dtype=np.int64)
             for placed in self.pods.values():
-                if counter.matches(placed.features.namespace, placed.features.labels):
+                matches = counter.matches(placed.features.namespace, placed.features.labels)
+                if matches and not (counter.staying and placed.leaving):
                     again[placed.slot] += 1
             assert (counter.counts == again).all(), f"counter {counter.key} is off"
+        self._check_terms_and_ports()
         for uid, placed in self.pods.items():
             assert uid in self.uids_on[placed.slot], f"{uid} is not on its slot"
         assert sum(map(len, self.uids_on)) == len(self.pods), "a uid is on two slots"
         for name, slot in self.slot_of.items():
             assert self.names[slot] == name, f"slot {slot} is not {name}"
             assert bool(self.alive[slot]) == (self.nodes[slot] is not None), f"{name}: alive?"
+
+    def _check_terms_and_ports(self) -> None:
+        again = NodeColumns()
+        again.capacity = self.capacity
+        for placed in self.pods.values():
+            again._account_terms(placed.features, placed.slot, 1)
+            for port in placed.features.host_ports:
+                again._account_port(port, placed.slot, 1)
+        for kind, carried in self.carried.items():
+            assert carried.keys() == again.carried[kind].keys(), f"{kind}: terms are off"
+            for key, counter in carried.items():
+                right = again.carried[kind][key].counts
+                assert (counter.counts == right).all(), f"{kind} term {key} is off"
+
+        def ports(columns: NodeColumns) -> dict[object, list[str]]:
+            return {
+                (port, slot): sorted(addresses)
+                for port, slots in columns._ports.items()
+                for slot, addresses in slots.items()
+            }
+
+        assert ports(self) == ports(again), "host ports are off"
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -363,7 +418,7 @@ class NodeColumns:
         self.scored_memory[slot] += sign * features.scored_memory
         label_class = self._class_of(features)
         for counter in self._counters.values():
-            if self._verdict(label_class, counter):
+            if self._counts(counter, placed, label_class):
                 counter.counts[slot] += sign
         for port in features.host_ports:
             self._account_port(port, slot, sign)
@@ -397,14 +452,16 @@ class NodeColumns:
                 if counter.total == 0:
                     del carried[term.key]
 
-    def _new_counter(
-        self, key: str, matches: Callable[[str, Mapping[str, str]], bool]
-    ) -> PodCounter:
-        counter = PodCounter(key, matches, self.capacity)
+    def _new_counter(self, counter: PodCounter) -> PodCounter:
         for placed in self.pods.values():
-            if self._verdict(self._class_of(placed.features), counter):
+            if self._counts(counter, placed, self._class_of(placed.features)):
                 counter.counts[placed.slot] += 1
         return counter
+
+    def _counts(self, counter: PodCounter, placed: PlacedPod, label_class: _LabelClass) -> bool:
+        if counter.staying and placed.leaving:
+            return False
+        return self._verdict(label_class, counter)
 
     def _class_of(self, features: PodFeatures) -> _LabelClass:
         key = (features.namespace, tuple(sorted(features.labels.items())))
@@ -433,12 +490,14 @@ class NodeColumns:
         slot = self._free.pop()
         self.slot_of[name] = slot
         self.names[slot] = name
+        self._names_by_slot = None
         return slot
 
     def _release(self, slot: int) -> None:
         if self.nodes[slot] is None and not self.uids_on[slot] and self.names[slot]:
             del self.slot_of[self.names[slot]]
             self.names[slot] = ""
+            self._names_by_slot = None
             self._free.append(slot)
 
     def _note_change(self, slot: int) -> None:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from pybernetes.scheduler.reasons import RefusedNodes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from random import Random
@@ -139,15 +141,19 @@ class Sweep:
 
     def placed(self, slot: int) -> None:
         """The columns now hold a pod of this shape on the slot: bring the sweep up to date."""
+        was_feasible = self._feasible[slot]
         follows_all = self._refilter(slot)
         if self._total is None:
             return
         changed = False
         for plugin, weight in self._profile.scores:
-            if plugin.follows is Follows.CLUSTER:
+            # What is normalised over the feasible nodes may change when one stops being feasible.
+            if plugin.follows is Follows.CLUSTER or (was_feasible and not self._feasible[slot]):
                 column = plugin.score(self._cycle, self._feasible)
                 if column is not None:
                     self._scores[plugin.name] = column * weight
+                    changed = True
+                elif self._scores.pop(plugin.name, None) is not None:
                     changed = True
             elif plugin.follows is Follows.SLOT and plugin.name in self._scores:
                 with self._only(slot):
@@ -187,16 +193,16 @@ class Sweep:
         finally:
             self._cycle.window = ALL_SLOTS
 
-    def refusals(self) -> dict[str, tuple[Refusal, ...]]:
-        """Why each node that exists was refused, by name: the first filter's reasons, as upstream."""
+    def refusals(self) -> RefusedNodes:
+        """Why each node that exists was refused: the first filter's reasons, as upstream."""
         columns = self._cycle.columns
-        found: dict[str, tuple[Refusal, ...]] = {}
-        for slot in np.flatnonzero(columns.alive & ~self._feasible):
-            for _, verdict in self._verdicts:
-                if not verdict.passes[slot]:
-                    found[columns.names[slot]] = verdict.why(int(slot))
-                    break
-        return found
+        left = columns.alive & ~self._feasible
+        refused = RefusedNodes(columns.names_by_slot())
+        for _, verdict in self._verdicts:
+            for slot in np.flatnonzero(left & ~verdict.passes).tolist():
+                refused.add(slot, verdict.why(slot))
+            left &= verdict.passes
+        return refused
 
     def _all_pass(self) -> Bools:
         passes = self._cycle.columns.alive.copy()

@@ -66,8 +66,9 @@ def plan_preemption(
         return PreemptionPlan(None, "not eligible due to preemptionPolicy=Never.")
     possible = [
         name
-        for name, refusals in diagnosis.by_node.items()
+        for refusals, _ in diagnosis.by_node.groups()
         if all(refusal.resolvable for refusal in refusals)
+        for name in diagnosis.by_node.where(refusals)
     ]
     counts: dict[str, int] = {}
     if hopeless := len(diagnosis.by_node) - len(possible):

@@ -34,6 +34,7 @@ MAX_BACKOFF_SECONDS = 10.0
 # How long a pod waits at most for an event that helps (upstream's
 # DefaultPodMaxInUnschedulablePodsDuration).
 MAX_UNSCHEDULABLE_SECONDS = 300.0
+CHANGED = -1
 
 
 class Event(Enum):
@@ -41,6 +42,7 @@ class Event(Enum):
 
     NODE_ADDED = "NodeAdd"
     NODE_CHANGED = "NodeUpdate"
+    NODE_DELETED = "NodeDelete"
     POD_ADDED = "AssignedPodAdd"
     POD_CHANGED = "AssignedPodUpdate"
     POD_DELETED = "AssignedPodDelete"
@@ -112,11 +114,18 @@ class SchedulingQueue:
     # (moment, tie, uid), the earliest first; stale entries are skipped likewise.
     _backoff: list[tuple[float, int, str]] = field(default_factory=list)
     _backoff_until: dict[str, float] = field(default_factory=dict)
-    # uid → moment at which it came here.
-    _unschedulable: dict[str, float] = field(default_factory=dict)
+    # Active pods again by priority and shape, for `take`: uids, in the order they came;
+    # those that left are skipped when they surface.
+    _alike: dict[tuple[int, Hashable], deque[str]] = field(default_factory=dict)
+    # Plugins that refused → uid → moment at which it came here, the earliest first. Pods refused by
+    # the same plugins wait for the same events: an event that helps nobody costs nothing per pod.
+    _unschedulable: dict[frozenset[str], dict[str, float]] = field(default_factory=dict)
     _gated: set[str] = field(default_factory=set)
-    # uid → events since it was taken.
-    _in_flight: dict[str, set[Event]] = field(default_factory=dict)
+    # uid → how many events there had been when it was taken; CHANGED: the pod itself changed since.
+    _in_flight: dict[str, int] = field(default_factory=dict)
+    # How many events there have been, and which number the latest of each kind had.
+    _events: int = 0
+    _latest: dict[Event, int] = field(default_factory=dict)
     _ties: count[int] = field(default_factory=count)
 
     def add(self, queued: QueuedPod) -> None:
@@ -127,7 +136,7 @@ class SchedulingQueue:
             queued.diagnosis = known.diagnosis
             if queued.uid in self._in_flight:
                 known.pod, known.features = queued.pod, queued.features
-                self._in_flight[queued.uid].update(Event)
+                self._in_flight[queued.uid] = CHANGED
                 return
             self._leave(queued.uid)
         self._pods[queued.uid] = queued
@@ -154,26 +163,22 @@ class SchedulingQueue:
         if first is None:
             return []
         taken = [first]
-        shape: Hashable = first.features.shape
-        others: deque[tuple[int, float, int, str]] = deque()
-        while len(taken) < limit and self._active and self._active[0][0] == -first.priority:
-            entry = heapq.heappop(self._active)
-            queued = self._pods.get(entry[3])
-            if queued is None or entry[3] not in self._active_uids:
+        group = (first.priority, first.features.shape)
+        alike = self._alike.get(group, deque())
+        while alike and len(taken) < limit:
+            uid = alike.popleft()
+            queued = self._pods.get(uid)
+            if uid not in self._active_uids or queued is None:
                 continue
-            if queued.features.shape != shape:
-                others.append(entry)
-                # Looking too far for pods of one shape would cost more than it saves.
-                if len(others) > limit:
-                    break
-                continue
-            self._active_uids.discard(entry[3])
-            taken.append(queued)
-        for entry in others:
-            heapq.heappush(self._active, entry)
+            # A pod that changed in the meantime is named here for what it was.
+            if (queued.priority, queued.features.shape) == group:
+                self._active_uids.discard(uid)
+                taken.append(queued)
+        if not alike:
+            self._alike.pop(group, None)
         for queued in taken:
             queued.attempts += 1
-            self._in_flight[queued.uid] = set()
+            self._in_flight[queued.uid] = self._events
         return taken
 
     def done(self, uid: str) -> None:
@@ -182,35 +187,31 @@ class SchedulingQueue:
 
     def failed(self, uid: str, now: float, diagnosis: Diagnosis | None) -> None:
         """No node for it, or binding failed (`diagnosis` None): when is it tried again?"""
-        meanwhile = self._in_flight.pop(uid, set())
+        taken_at = self._in_flight.pop(uid, CHANGED)
         queued = self._pods.get(uid)
         if queued is None:
             return
         queued.diagnosis = diagnosis
-        if diagnosis is None or any(_helps(event, diagnosis) for event in meanwhile):
+        if (
+            diagnosis is None
+            or taken_at == CHANGED
+            or any(_helps(e, diagnosis.plugins) for e, at in self._latest.items() if at > taken_at)
+        ):
             self._back_off(queued, now)
         else:
-            self._unschedulable[uid] = now
-
-    def retry_at_once(self, uid: str) -> None:
-        """Something for this very pod changed, such as victims that are on their way out."""
-        if uid in self._unschedulable:
-            del self._unschedulable[uid]
-            self._activate(self._pods[uid])
+            self._unschedulable.setdefault(diagnosis.plugins, {})[uid] = now
 
     def happened(self, event: Event, now: float) -> None:
         """Move the pods that the event could help."""
-        for meanwhile in self._in_flight.values():
-            meanwhile.add(event)
-        for uid, since in list(self._unschedulable.items()):
-            queued = self._pods[uid]
-            if queued.diagnosis is not None and not _helps(event, queued.diagnosis):
-                continue
-            del self._unschedulable[uid]
-            if since + queued.backoff_seconds <= now:
-                self._activate(queued)
-            else:
-                self._back_off(queued, since)
+        self._events += 1
+        self._latest[event] = self._events
+        for plugins in [each for each in self._unschedulable if _helps(event, each)]:
+            for uid, since in self._unschedulable.pop(plugins).items():
+                queued = self._pods[uid]
+                if since + queued.backoff_seconds <= now:
+                    self._activate(queued)
+                else:
+                    self._back_off(queued, since)
 
     def wake(self, now: float) -> None:
         """Bring back what has backed off or waited for long enough."""
@@ -219,15 +220,27 @@ class SchedulingQueue:
             if self._backoff_until.get(uid) == moment:
                 del self._backoff_until[uid]
                 self._activate(self._pods[uid])
-        for uid, since in list(self._unschedulable.items()):
-            if since + MAX_UNSCHEDULABLE_SECONDS <= now:
-                del self._unschedulable[uid]
+        for plugins, waiting in list(self._unschedulable.items()):
+            due = []
+            for uid, since in waiting.items():
+                if since + MAX_UNSCHEDULABLE_SECONDS > now:
+                    break
+                due.append(uid)
+            for uid in due:
+                del waiting[uid]
                 self._activate(self._pods[uid])
+            if not waiting:
+                del self._unschedulable[plugins]
 
     def next_wake(self) -> float | None:
         """When `wake` has something to do next."""
-        moments = list(self._backoff_until.values())
-        moments += [since + MAX_UNSCHEDULABLE_SECONDS for since in self._unschedulable.values()]
+        while self._backoff and self._backoff_until.get(self._backoff[0][2]) != self._backoff[0][0]:
+            heapq.heappop(self._backoff)
+        moments = [self._backoff[0][0]] if self._backoff else []
+        moments += [
+            next(iter(waiting.values())) + MAX_UNSCHEDULABLE_SECONDS
+            for waiting in self._unschedulable.values()
+        ]
         return min(moments, default=None)
 
     @property
@@ -241,7 +254,7 @@ class SchedulingQueue:
         return QueueStatistics(
             active=len(self._active_uids),
             backing_off=len(self._backoff_until),
-            unschedulable=len(self._unschedulable),
+            unschedulable=sum(map(len, self._unschedulable.values())),
             gated=len(self._gated),
             in_flight=len(self._in_flight),
         )
@@ -250,7 +263,7 @@ class SchedulingQueue:
         places = (
             self._active_uids,
             set(self._backoff_until),
-            set(self._unschedulable),
+            {uid for waiting in self._unschedulable.values() for uid in waiting},
             self._gated,
             set(self._in_flight),
         )
@@ -264,6 +277,8 @@ class SchedulingQueue:
         self._active_uids.add(queued.uid)
         entry = (-queued.priority, queued.added_at, next(self._ties), queued.uid)
         heapq.heappush(self._active, entry)
+        group = (queued.priority, queued.features.shape)
+        self._alike.setdefault(group, deque()).append(queued.uid)
 
     def _back_off(self, queued: QueuedPod, since: float) -> None:
         moment = since + queued.backoff_seconds
@@ -276,18 +291,23 @@ class SchedulingQueue:
             if uid in self._active_uids:
                 self._active_uids.discard(uid)
                 return self._pods[uid]
+        # Whoever left before it was taken is still named here.
+        self._alike.clear()
         return None
 
     def _leave(self, uid: str) -> None:
         self._active_uids.discard(uid)
         self._backoff_until.pop(uid, None)
-        self._unschedulable.pop(uid, None)
+        for plugins, waiting in self._unschedulable.items():
+            if waiting.pop(uid, None) is not None:
+                if not waiting:
+                    del self._unschedulable[plugins]
+                break
         self._gated.discard(uid)
 
 
-def _helps(event: Event, diagnosis: Diagnosis) -> bool:
-    plugins = diagnosis.plugins
+def _helps(event: Event, plugins: frozenset[str]) -> bool:
     # Without nodes nobody refused, and only a node helps.
     if not plugins:
-        return event in (Event.NODE_ADDED, Event.NODE_CHANGED)
+        return event in _NODES
     return any(event in HELPED_BY.get(plugin, _ANYTHING) for plugin in plugins)

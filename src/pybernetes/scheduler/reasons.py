@@ -6,12 +6,14 @@ event, the pod's condition and `Scheduler.explain` all read the same record.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,59 @@ class Refusal:
     details: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
+class RefusedNodes(Mapping[str, tuple[Refusal, ...]]):
+    """Refusals by node name, kept small: thousands of pods may wait, each with one of these.
+
+    Nodes are grouped by what was said of them, as slots into a table of names that all such
+    records of one moment share.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._slots: dict[tuple[Refusal, ...], array[int]] = {}
+        # The refusals given last: plugins mostly give the same object again.
+        self._last: tuple[tuple[Refusal, ...], array[int]] | None = None
+
+    def add(self, slot: int, refusals: tuple[Refusal, ...]) -> None:
+        if self._last is None or self._last[0] is not refusals:
+            self._last = (refusals, self._slots.setdefault(refusals, array("l")))
+        self._last[1].append(slot)
+
+    def groups(self) -> Iterator[tuple[tuple[Refusal, ...], int]]:
+        """What was said, and of how many nodes."""
+        return ((refusals, len(slots)) for refusals, slots in self._slots.items())
+
+    def where(self, refusals: tuple[Refusal, ...]) -> list[str]:
+        return [self._names[slot] for slot in self._slots[refusals]]
+
+    def __getitem__(self, name: str) -> tuple[Refusal, ...]:
+        for refusals, slots in self._slots.items():
+            if any(self._names[slot] == name for slot in slots):
+                return refusals
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._names[slot] for slots in self._slots.values() for slot in slots)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._slots.values()))
+
+
+def refused_nodes(by_node: Mapping[str, tuple[Refusal, ...]]) -> RefusedNodes:
+    """The same from a plain mapping."""
+    refused = RefusedNodes(tuple(by_node))
+    for slot, refusals in enumerate(by_node.values()):
+        refused.add(slot, refusals)
+    return refused
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What happened to a pod that no node could take."""
 
     nodes: int
     # Refusals of each node that was refused by a filter, by node name.
-    by_node: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
+    by_node: RefusedNodes = field(default_factory=lambda: RefusedNodes(()))
     # Said about the pod as a whole, before any node was looked at.
     of_pod: Refusal | None = None
     # What preemption found, for the second sentence.
@@ -49,11 +97,15 @@ class Diagnosis:
         """Who refused: what the queue asks when it decides which event could help."""
         if self.of_pod is not None:
             return frozenset({self.of_pod.plugin})
-        return frozenset(r.plugin for refusals in self.by_node.values() for r in refusals)
+        return frozenset(r.plugin for refusals, _ in self.by_node.groups() for r in refusals)
 
     def counts(self) -> Counter[str]:
         """How many nodes gave each reason; a node may give several."""
-        return Counter(r.text for refusals in self.by_node.values() for r in refusals)
+        found: Counter[str] = Counter()
+        for refusals, nodes in self.by_node.groups():
+            for refusal in refusals:
+                found[refusal.text] += nodes
+        return found
 
     def sentence(self) -> str:
         """The message of the FailedScheduling event, in upstream's wording and order."""

@@ -57,7 +57,16 @@ class NodeResourcesFit:
         passes = columns.requested(PODS)[here] < columns.allocatable_of(PODS)[here]
         for name, amount in cycle.features.requests:
             passes &= columns.requested(name)[here] + amount <= columns.allocatable_of(name)[here]
-        return Verdict(passes, lambda slot: self._why(cycle, slot))
+        # What is short, by the pattern of what is short: there are few of those.
+        known: dict[tuple[bool, ...], tuple[Refusal, ...]] = {}
+
+        def why(slot: int) -> tuple[Refusal, ...]:
+            pattern = self._pattern(cycle, slot)
+            if pattern not in known:
+                known[pattern] = self._why(cycle, slot)
+            return known[pattern]
+
+        return Verdict(passes, why)
 
     def score(self, cycle: Cycle, feasible: Bools) -> Floats | None:
         total: Floats | float = 0.0
@@ -72,6 +81,16 @@ class NodeResourcesFit:
             return None
         scores: Floats = np.floor(total / weight_sum)
         return scores
+
+    def _pattern(self, cycle: Cycle, slot: int) -> tuple[bool, ...]:
+        """Equal for slots of which the same is to be said."""
+        columns = cycle.columns
+        found = [bool(columns.requested(PODS)[slot] >= columns.allocatable_of(PODS)[slot])]
+        for name, amount in cycle.features.requests:
+            allocatable = columns.allocatable_of(name)[slot]
+            found.append(bool(columns.requested(name)[slot] + amount > allocatable))
+            found.append(bool(amount > allocatable))
+        return tuple(found)
 
     def _why(self, cycle: Cycle, slot: int) -> tuple[Refusal, ...]:
         columns = cycle.columns
