@@ -26,6 +26,7 @@ from pybernetes.api.networking import NETWORKING_RESOURCES
 from pybernetes.api.node import NODE_RESOURCES
 from pybernetes.api.policy import POLICY_RESOURCES
 from pybernetes.api.rbac import RBAC_RESOURCES
+from pybernetes.api.resourceapi import RESOURCE_RESOURCES
 from pybernetes.api.scheduling import SCHEDULING_RESOURCES
 from pybernetes.api.storageapi import STORAGE_RESOURCES
 from pybernetes.api.types._index import GROUP_ORDER
@@ -54,6 +55,7 @@ RESOURCES: tuple[Resource[Any], ...] = (
     *ADMISSIONREGISTRATION_RESOURCES,
     *APIREGISTRATION_RESOURCES,
     *APIEXTENSIONS_RESOURCES,
+    *RESOURCE_RESOURCES,
 )
 
 _BY_KIND: dict[type[Any], Resource[Any]] = {entry.kind: entry for entry in RESOURCES}
