@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pybernetes.api.conditions import TRUE
@@ -74,6 +74,7 @@ def test_the_moment_that_is_due(found: CronJob, now: datetime, expected: datetim
     assert (moment.at if moment else None) == expected
 
 
+@settings(deadline=None)
 @given(
     schedule=st.sampled_from(["* * * * *", "*/7 * * * *", "15 3 * * 1", "@hourly", "0 9 1 * *"]),
     minutes=st.integers(1, 400_000),

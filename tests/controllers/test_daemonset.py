@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pybernetes.api.types.apps_v1 import (
@@ -342,6 +342,7 @@ def works(world: Look, name: str, without: tuple[Pod, ...] = ()) -> bool:
     return any(world.is_available(p) for p in world.pods.get(name, ()) if p not in without)
 
 
+@settings(deadline=None)
 @given(world=worlds())
 def test_an_update_leaves_no_more_nodes_without_a_working_pod_than_it_may(world: Look) -> None:
     if plan_nodes(world):
@@ -359,6 +360,7 @@ def test_an_update_leaves_no_more_nodes_without_a_working_pod_than_it_may(world:
     assert not any(world.is_updated(p) for p in plan.delete)
 
 
+@settings(deadline=None)
 @given(world=worlds())
 def test_repeated_looks_put_one_new_pod_on_every_node(world: Look) -> None:
     """The world answers: what is deleted is gone, what is made or going becomes what it should."""

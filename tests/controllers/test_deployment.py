@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pybernetes.api.conditions import condition_of
@@ -292,6 +292,7 @@ rollouts = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(rollout=rollouts, data=st.data())
 def test_a_rollout_never_takes_more_than_it_may_and_comes_to_its_end(
     rollout: dict[str, Any], data: st.DataObject
@@ -330,6 +331,7 @@ def test_a_rollout_never_takes_more_than_it_may_and_comes_to_its_end(
     assert total_size(sets.old) == 0
 
 
+@settings(deadline=None)
 @given(
     replicas=st.integers(0, 60),
     before=st.integers(1, 60),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pybernetes.api.core.podstate import is_active, is_ready
@@ -137,6 +137,7 @@ pods_of_any_sort = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(replicas=st.integers(0, 12), pods=pods_of_any_sort)
 def test_a_plan_reaches_the_number_and_takes_no_ready_pod_before_an_unready_one(
     replicas: int, pods: list[Pod]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pybernetes.api.types.apps_v1 import (
@@ -248,6 +248,7 @@ def worlds(draw: st.DrawFn) -> Look:
     return look(found, *pods)
 
 
+@settings(deadline=None)
 @given(world=worlds())
 def test_an_update_takes_no_more_working_pods_than_it_may(world: Look) -> None:
     found = world.stateful_set
@@ -264,6 +265,7 @@ def test_an_update_takes_no_more_working_pods_than_it_may(world: Look) -> None:
     )
 
 
+@settings(deadline=None)
 @given(world=worlds())
 def test_an_ordered_set_does_one_thing_at_a_time(world: Look) -> None:
     if world.stateful_set.spec.pod_management_policy == "Parallel":
@@ -274,6 +276,7 @@ def test_an_ordered_set_does_one_thing_at_a_time(world: Look) -> None:
         assert all(world.is_healthy(world.pods[n]) for n in range(ordinal))
 
 
+@settings(deadline=None)
 @given(world=worlds())
 def test_repeated_looks_come_to_the_state_that_was_asked_for(world: Look) -> None:
     """The world answers: what is deleted is gone, what is made or going becomes what it should."""
