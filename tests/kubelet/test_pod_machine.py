@@ -17,10 +17,8 @@ from pybernetes.api.types.core_v1 import (
     ContainerRestartRuleOnExitCodes,
     PodStatus,
 )
-from pybernetes.kubelet import pod_machine as machine
-from pybernetes.kubelet.pod_machine import (
-    CONTAINER_TABLE,
-    POD_TABLE,
+from pybernetes.kubelet import pod_events
+from pybernetes.kubelet.pod_events import (
     Changed,
     Condemned,
     Exited,
@@ -29,25 +27,27 @@ from pybernetes.kubelet.pod_machine import (
     HookFailed,
     ImageFailed,
     ImageReady,
-    Incarnation,
-    PodStage,
-    PodState,
-    ProbeKind,
     Removed,
     SandboxFailed,
     SandboxLost,
     SandboxReady,
     SandboxStopped,
-    Stage,
     Started,
     StartFailed,
     Tick,
     Verdict,
     VolumesFailed,
     VolumesReady,
+)
+from pybernetes.kubelet.pod_machine import CONTAINER_TABLE, POD_TABLE, pod_step
+from pybernetes.kubelet.pod_state import (
+    Incarnation,
+    PodStage,
+    PodState,
+    ProbeKind,
+    Stage,
     check_state,
     new_state,
-    pod_step,
 )
 from pybernetes.kubelet.pod_status import NodeFacts, pod_status
 from pybernetes.kubelet.restart import backoff_over, delay_text, next_delay, wants_restart
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pybernetes.api.types.core_v1 import Pod
-    from pybernetes.kubelet.pod_machine import Action, Event
+    from pybernetes.kubelet.pod_events import Action, Event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FACTS = NodeFacts(addresses=("192.0.2.7",))
@@ -101,13 +101,13 @@ def replace_meta(spec: Pod, **fields: Any) -> Pod:
 def test_the_way_to_running() -> None:
     state = new_state(pod(), NOW)
     state, actions = run(state, None)
-    assert actions == [machine.PrepareVolumes()]
+    assert actions == [pod_events.PrepareVolumes()]
     state, actions = run(state, VolumesReady())
-    assert actions == [machine.RunSandbox(0)]
+    assert actions == [pod_events.RunSandbox(0)]
     state, actions = run(state, SandboxReady("sb0", ("10.0.0.1",)))
-    assert actions == [machine.PullImage("main")]
+    assert actions == [pod_events.PullImage("main")]
     state, actions = run(state, ImageReady("main"))
-    assert actions == [machine.StartContainer("main", 0)]
+    assert actions == [pod_events.StartContainer("main", 0)]
     state, actions = run(state, Started("main", Incarnation("c0", 0, NOW)))
     assert actions == []
     assert state.containers["main"].stage is Stage.RUNNING
@@ -173,11 +173,11 @@ def test_a_pod_deleted_while_its_sandbox_is_made_waits_for_it() -> None:
     state, _ = run(new_state(spec, NOW), None, VolumesReady())
     state, actions = run(state, Changed(deleted(spec)))
     assert state.stage is PodStage.STOPPING
-    assert machine.Abandon() in actions
+    assert pod_events.Abandon() in actions
     state, actions = run(state, SandboxReady("sb0", ()))
-    assert actions == [machine.StopSandbox("sb0")]
+    assert actions == [pod_events.StopSandbox("sb0")]
     state, actions = run(state, SandboxStopped())
-    assert actions == [machine.Remove(delete_object=True)]
+    assert actions == [pod_events.Remove(delete_object=True)]
     state, _ = run(state, Removed())
     assert state.stage is PodStage.GONE
 
@@ -218,7 +218,7 @@ def test_main_containers_stop_before_sidecars() -> None:
     order = []
     state, actions = run(state, Changed(deleted(spec)))
     for _ in range(3):
-        (stop,) = [a for a in actions if isinstance(a, machine.StopContainer)]
+        (stop,) = [a for a in actions if isinstance(a, pod_events.StopContainer)]
         order.append(stop.container)
         ended = Incarnation(stop.container, 0, NOW, NOW, 0, ended=True)
         state, actions = run(state, Exited(stop.container, ended))
@@ -347,7 +347,7 @@ def test_whatever_happens_the_promises_hold(walk: tuple[Pod, list[tuple[int, int
 def check_step(before: PodState, after: PodState, actions: Sequence[Action]) -> None:
     check_state(after)
     assert RANK.get(after.stage, 0) >= RANK.get(before.stage, 0), "a pod came back from its end"
-    starts = [a for a in actions if isinstance(a, machine.StartContainer | machine.PullImage)]
+    starts = [a for a in actions if isinstance(a, pod_events.StartContainer | pod_events.PullImage)]
     if before.stage in RANK:
         assert not starts, "a container started in a pod that is stopping"
     assert len({a.container for a in starts}) == len(starts)
@@ -355,7 +355,7 @@ def check_step(before: PodState, after: PodState, actions: Sequence[Action]) -> 
         if start.container in ("main", "second"):
             init = after.containers["init"]
             assert init.stage is Stage.DONE, "a main container did not wait for its init container"
-    if any(isinstance(a, machine.StopSandbox) for a in actions):
+    if any(isinstance(a, pod_events.StopSandbox) for a in actions):
         assert not any(r.is_alive for r in after.containers.values())
     for name, record in after.containers.items():
         old = before.containers[name]
@@ -408,23 +408,23 @@ def test_a_pod_that_is_left_alone_comes_to_rest(
 def outcome_of(action: Action, state: PodState, now: datetime) -> Event | None:
     """What a world in which everything works answers."""
     match action:
-        case machine.PrepareVolumes():
+        case pod_events.PrepareVolumes():
             return VolumesReady()
-        case machine.RunSandbox(number):
+        case pod_events.RunSandbox(number):
             return SandboxReady(f"sb{number}", ("10.0.0.1",))
-        case machine.StopSandbox():
+        case pod_events.StopSandbox():
             return SandboxStopped()
-        case machine.PullImage(name):
+        case pod_events.PullImage(name):
             return ImageReady(name)
-        case machine.StartContainer(name, number):
+        case pod_events.StartContainer(name, number):
             return Started(name, Incarnation(f"{name}-{number}", number, now))
-        case machine.RunPostStart(name):
+        case pod_events.RunPostStart(name):
             return HookDone(name)
-        case machine.StopContainer(name, id_):
+        case pod_events.StopContainer(name, id_):
             latest = state.containers[name].latest
             if latest is None or latest.id != id_:
                 return None
             return Exited(name, replace(latest, ended=True, exit_code=143, finished_at=now))
-        case machine.Remove():
+        case pod_events.Remove():
             return Removed()
     return None

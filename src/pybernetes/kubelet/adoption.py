@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pybernetes.api.core.podstate import is_finished, status_of_container
-from pybernetes.kubelet.pod_machine import (
+from pybernetes.kubelet.pod_state import (
     ContainerRecord,
     End,
     EndCause,

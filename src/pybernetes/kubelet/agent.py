@@ -12,7 +12,7 @@ from pybernetes.apimachinery.errors import BadRequest, InternalError, NotFound
 from pybernetes.apimachinery.meta import key_of
 from pybernetes.kubelet.config import log_path
 from pybernetes.kubelet.logs import FileLog, read_log
-from pybernetes.kubelet.pod_machine import spec_of
+from pybernetes.kubelet.pod_state import spec_of
 from pybernetes.kubelet.runtime.interface import ContainerNotFound, SandboxNotFound
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pybernetes.api.types.core_v1 import ContainerStatus, Pod
     from pybernetes.kubelet.kubelet import Kubelet
-    from pybernetes.kubelet.pod_machine import ContainerRecord, Incarnation
+    from pybernetes.kubelet.pod_state import ContainerRecord, Incarnation
     from pybernetes.kubelet.runtime.interface import (
         LogFile,
         PortStream,

@@ -10,7 +10,7 @@ from pybernetes.kubelet.runtime.interface import Resources
 
 if TYPE_CHECKING:
     from pybernetes.api.types.core_v1 import Pod
-    from pybernetes.kubelet.pod_machine import AnyContainer
+    from pybernetes.kubelet.pod_state import AnyContainer
 
 LEAST_SHARES, MOST_SHARES = 2, 262144
 SHARES_PER_CPU = 1024

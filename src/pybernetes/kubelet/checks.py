@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         Probe,
         TCPSocketAction,
     )
-    from pybernetes.kubelet.pod_machine import AnyContainer
+    from pybernetes.kubelet.pod_state import AnyContainer
     from pybernetes.kubelet.runtime.interface import Runtime
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         Secret,
         Service,
     )
-    from pybernetes.kubelet.pod_machine import AnyContainer
+    from pybernetes.kubelet.pod_state import AnyContainer
 
 # The only service every pod is told of.
 KUBERNETES = ("default", "kubernetes")

@@ -33,7 +33,8 @@ from pybernetes.kubelet.logs import Watch
 from pybernetes.kubelet.machine_facts import SIMULATED, look_at_machine
 from pybernetes.kubelet.node import NodeReporter, allocatable_of, capacity_of
 from pybernetes.kubelet.objects import Objects
-from pybernetes.kubelet.pod_machine import Changed, Condemned, Forgotten, check_state
+from pybernetes.kubelet.pod_events import Changed, Condemned, Forgotten
+from pybernetes.kubelet.pod_state import check_state
 from pybernetes.kubelet.pod_status import NodeFacts
 from pybernetes.kubelet.podcgroup import PodCgroups
 from pybernetes.kubelet.rotation import LOOK_EVERY, LogRotation

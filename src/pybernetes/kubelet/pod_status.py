@@ -32,7 +32,7 @@ from pybernetes.api.types.core_v1 import (
     PodStatus,
     VolumeMountStatus,
 )
-from pybernetes.kubelet.pod_machine import (
+from pybernetes.kubelet.pod_state import (
     STATUS_UNKNOWN,
     ContainerRecord,
     EndCause,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pybernetes.api.types.core_v1 import Pod
-    from pybernetes.kubelet.pod_machine import AnyContainer, Incarnation
+    from pybernetes.kubelet.pod_state import AnyContainer, Incarnation
 
 PENDING, RUNNING, SUCCEEDED, FAILED = "Pending", "Running", "Succeeded", "Failed"
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pybernetes.api.types.core_v1 import Probe
     from pybernetes.kubelet.checks import Target
-    from pybernetes.kubelet.pod_machine import ProbeKind
+    from pybernetes.kubelet.pod_state import ProbeKind
 
 # Retried so often before a failure counts, as upstream does for what may be a hiccup.
 MOST_TRIES = 3

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from pybernetes.api.types.core_v1 import ConfigMap, Secret
 from pybernetes.apimachinery.meta import Key
-from pybernetes.kubelet.pod_machine import containers_of
+from pybernetes.kubelet.pod_state import containers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pybernetes.api.types.core_v1 import Pod, Volume
-    from pybernetes.kubelet.pod_machine import AnyContainer
+    from pybernetes.kubelet.pod_state import AnyContainer
 
 Reference = tuple[type[Any], Key]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pybernetes.kubelet.config import log_path
-from pybernetes.kubelet.pod_machine import Stage
+from pybernetes.kubelet.pod_state import Stage
 from pybernetes.kubelet.runtime.interface import ContainerRuntimeError
 
 if TYPE_CHECKING:

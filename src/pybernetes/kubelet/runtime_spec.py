@@ -17,7 +17,7 @@ from pybernetes.kubelet.cgroups import container_resources
 from pybernetes.kubelet.config import log_path
 from pybernetes.kubelet.env import ConfigProblem, EnvFacts, environment_of, expand
 from pybernetes.kubelet.names import dns_of, hostname_of, hosts_file, parse_resolv_conf
-from pybernetes.kubelet.pod_machine import spec_of
+from pybernetes.kubelet.pod_state import spec_of
 from pybernetes.kubelet.references import references_of_container
 from pybernetes.kubelet.runtime.interface import (
     ContainerSpec,
@@ -34,7 +34,7 @@ from pybernetes.kubelet.volumes.pod import sub_path_of
 if TYPE_CHECKING:
     from pybernetes.api.types.core_v1 import Pod, VolumeMount
     from pybernetes.kubelet.context import NodeContext
-    from pybernetes.kubelet.pod_machine import AnyContainer
+    from pybernetes.kubelet.pod_state import AnyContainer
     from pybernetes.kubelet.runtime.interface import ImageStatus
     from pybernetes.kubelet.volumes.pod import PodVolumes
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         SeccompProfile,
         SELinuxOptions,
     )
-    from pybernetes.kubelet.pod_machine import AnyContainer
+    from pybernetes.kubelet.pod_state import AnyContainer
     from pybernetes.kubelet.runtime.interface import ImageStatus
 
 

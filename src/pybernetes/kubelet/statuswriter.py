@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from pybernetes.api.types.core_v1 import Pod
 from pybernetes.apimachinery.errors import AlreadyExists, Conflict, NotFound, StatusError
-from pybernetes.kubelet.pod_machine import Forgotten
+from pybernetes.kubelet.pod_events import Forgotten
 from pybernetes.kubelet.pod_status import pod_status
 from pybernetes.kubelet.static import mirror_of
 from pybernetes.wire.http import WireError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pybernetes.api.types.core_v1 import Node, PodStatus
     from pybernetes.kubelet.context import NodeContext
-    from pybernetes.kubelet.pod_machine import PodState
+    from pybernetes.kubelet.pod_state import PodState
     from pybernetes.kubelet.worker import PodWorker
 
 log = logging.getLogger(__name__)

@@ -22,21 +22,23 @@ from typing import TYPE_CHECKING
 from pybernetes.api.types.core_v1 import Secret
 from pybernetes.api.types.node_v1 import RuntimeClass
 from pybernetes.apimachinery.errors import Conflict, NotFound, StatusError
-from pybernetes.kubelet import pod_machine as machine
+from pybernetes.kubelet import pod_events
 from pybernetes.kubelet.adoption import NOTHING, Found, adopted, incarnation_of
 from pybernetes.kubelet.checks import Result, Target, attempt
 from pybernetes.kubelet.credentials import auths_for
 from pybernetes.kubelet.env import ConfigProblem
 from pybernetes.kubelet.images import ImageProblem
 from pybernetes.kubelet.lastwords import last_words
-from pybernetes.kubelet.pod_machine import (
-    Exited,
+from pybernetes.kubelet.pod_events import Exited, SandboxLost, StopContainer
+from pybernetes.kubelet.pod_machine import pod_step
+from pybernetes.kubelet.pod_state import (
+    CONFIG_ERROR,
+    ERR_IMAGE_PULL,
+    RUN_ERROR,
+    STATUS_UNKNOWN,
     PodStage,
     ProbeKind,
-    SandboxLost,
     Stage,
-    StopContainer,
-    pod_step,
     probe_in,
     spec_of,
 )
@@ -68,7 +70,8 @@ if TYPE_CHECKING:
 
     from pybernetes.api.types.core_v1 import Node, Pod
     from pybernetes.kubelet.context import NodeContext
-    from pybernetes.kubelet.pod_machine import Action, Event, Incarnation, PodState
+    from pybernetes.kubelet.pod_events import Action, Event
+    from pybernetes.kubelet.pod_state import Incarnation, PodState
     from pybernetes.kubelet.runtime.interface import (
         ContainerStatus,
         ContainerSummary,
@@ -99,7 +102,7 @@ class PodWorker:
         context: NodeContext,
         pod: Pod,
         found: Found = NOTHING,
-        refusal: machine.Condemned | None = None,
+        refusal: pod_events.Condemned | None = None,
         static_on: Callable[[], Node | None] | None = None,
     ) -> None:
         """`refusal`: the node does not take the pod, which fails for that reason.
@@ -211,7 +214,7 @@ class PodWorker:
         pod = self._state.pod
         if pod.metadata.deletion_timestamp is not None:
             # Deleted before we came: there may never be another change to hear of.
-            return machine.Changed(pod)
+            return pod_events.Changed(pod)
         return self._refusal
 
     def _end_tasks(self) -> None:
@@ -228,7 +231,7 @@ class PodWorker:
     # --- stepping ---------------------------------------------------------------------------------
 
     def _step(self, event: Event | None) -> None:
-        if isinstance(event, machine.Changed):
+        if isinstance(event, pod_events.Changed):
             self._changed(event.pod)
         now = self._context.clock.now()
         step = pod_step(self._state, event, now)
@@ -262,31 +265,31 @@ class PodWorker:
             # Never earlier than the moment itself, or the machine would see nothing to do.
             delay = max((wake_at - now).total_seconds(), 0.0) + 0.001
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(delay, self.post, machine.Tick())
+            self._timer = loop.call_later(delay, self.post, pod_events.Tick())
 
     def _begin(self, action: Action) -> None:
         match action:
-            case machine.Say(type_, reason, message, container):
+            case pod_events.Say(type_, reason, message, container):
                 self._context.say(self._state.pod, type_, reason, message, container)
-            case machine.Abandon():
+            case pod_events.Abandon():
                 for name in list(self._tasks):
                     if name == "volumes" or name.startswith("pull "):
                         self._tasks[name].cancel()
-            case machine.PrepareVolumes():
+            case pod_events.PrepareVolumes():
                 self._spawn("volumes", self._prepare_volumes())
-            case machine.RunSandbox(number):
+            case pod_events.RunSandbox(number):
                 self._spawn("sandbox", self._run_sandbox(number))
-            case machine.StopSandbox(id_):
+            case pod_events.StopSandbox(id_):
                 self._spawn("sandbox", self._stop_sandbox(id_))
-            case machine.PullImage(name):
+            case pod_events.PullImage(name):
                 self._spawn(f"pull {name}", self._pull(name))
-            case machine.StartContainer(name, number):
+            case pod_events.StartContainer(name, number):
                 self._spawn(f"start {name}", self._start(name, number))
-            case machine.RunPostStart(name, id_):
+            case pod_events.RunPostStart(name, id_):
                 self._spawn(f"hook {name}", self._post_start(name, id_))
             case StopContainer(name):
                 self._spawn(f"stop {name}", self._stop(action))
-            case machine.Remove(delete_object):
+            case pod_events.Remove(delete_object):
                 self._spawn("remove", self._remove(delete_object))
 
     def create_task(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
@@ -363,7 +366,7 @@ class PodWorker:
             latest,
             ended=True,
             exit_code=137,
-            reason=machine.STATUS_UNKNOWN,
+            reason=STATUS_UNKNOWN,
             message=LOST_MESSAGE,
             finished_at=self._context.clock.now(),
         )
@@ -396,13 +399,13 @@ class PodWorker:
             await self._volumes.prepare()
         except VolumeProblem as problem:
             self._context.say(self._state.pod, "Warning", "FailedMount", str(problem))
-            self.post(machine.VolumesFailed(str(problem)))
+            self.post(pod_events.VolumesFailed(str(problem)))
         except Exception as error:  # a pod must not hang on what we did not think of
             log.exception("volumes of %s", self._state.pod.metadata.name)
-            self.post(machine.VolumesFailed(str(error)))
+            self.post(pod_events.VolumesFailed(str(error)))
         else:
             self._plan_renewal()
-            self.post(machine.VolumesReady())
+            self.post(pod_events.VolumesReady())
 
     async def _run_sandbox(self, number: int) -> None:
         context, pod = self._context, self._state.pod
@@ -416,12 +419,12 @@ class PodWorker:
             status = await context.runtime.sandbox_status(id_)
         except (ContainerRuntimeError, StatusError) as error:
             text = f"Failed to create pod sandbox: {error.message}"
-            self.post(machine.SandboxFailed(text))
+            self.post(pod_events.SandboxFailed(text))
         except Exception as error:
             log.exception("sandbox of %s", pod.metadata.name)
-            self.post(machine.SandboxFailed(f"Failed to create pod sandbox: {error}"))
+            self.post(pod_events.SandboxFailed(f"Failed to create pod sandbox: {error}"))
         else:
-            self.post(machine.SandboxReady(id_, status.ips))
+            self.post(pod_events.SandboxReady(id_, status.ips))
             if number:
                 await self._remove_sandboxes(keep=id_)
 
@@ -438,7 +441,7 @@ class PodWorker:
     async def _stop_sandbox(self, sandbox_id: str) -> None:
         if sandbox_id:
             await self._insist(lambda: self._context.runtime.stop_sandbox(sandbox_id))
-        self.post(machine.SandboxStopped())
+        self.post(pod_events.SandboxStopped())
 
     async def _insist(self, call: Callable[[], Coroutine[None, None, None]]) -> None:
         """Until the runtime has done it."""
@@ -464,12 +467,12 @@ class PodWorker:
             policy = spec.image_pull_policy or "IfNotPresent"
             self._images[name] = await context.images.ensure(spec.image, policy, auths, say)
         except ImageProblem as problem:
-            self.post(machine.ImageFailed(name, problem.reason, problem.message))
+            self.post(pod_events.ImageFailed(name, problem.reason, problem.message))
         except Exception as error:
             log.exception("image of %s", name)
-            self.post(machine.ImageFailed(name, machine.ERR_IMAGE_PULL, str(error)))
+            self.post(pod_events.ImageFailed(name, ERR_IMAGE_PULL, str(error)))
         else:
-            self.post(machine.ImageReady(name))
+            self.post(pod_events.ImageReady(name))
 
     async def _start(self, name: str, number: int) -> None:
         context, pod = self._context, self._state.pod
@@ -479,12 +482,12 @@ class PodWorker:
             context.say(pod, "Normal", "Created", f"Created container: {name}", name)
             await context.runtime.start_container(created)
         except ConfigProblem as problem:
-            self.post(machine.StartFailed(name, machine.CONFIG_ERROR, str(problem)))
+            self.post(pod_events.StartFailed(name, CONFIG_ERROR, str(problem)))
         except ContainerRuntimeError as error:
             self.post(await self._what_started(name, number, created, error.message))
         except Exception as error:
             log.exception("starting %s", name)
-            self.post(machine.StartFailed(name, "CreateContainerError", str(error)))
+            self.post(pod_events.StartFailed(name, "CreateContainerError", str(error)))
         else:
             self.post(await self._what_started(name, number, created, ""))
         if number > 1:
@@ -515,13 +518,13 @@ class PodWorker:
             try:
                 if not created:
                     await self._remove_halves(name, number)
-                    return machine.StartFailed(name, "CreateContainerError", problem)
+                    return pod_events.StartFailed(name, "CreateContainerError", problem)
                 status = await runtime.container_status(created)
                 if status.state is ContainerState.CREATED:
                     await runtime.remove_container(created)
-                    return machine.StartFailed(name, machine.RUN_ERROR, problem)
+                    return pod_events.StartFailed(name, RUN_ERROR, problem)
             except ContainerNotFound:
-                return machine.StartFailed(name, machine.RUN_ERROR, problem or LOST_MESSAGE)
+                return pod_events.StartFailed(name, RUN_ERROR, problem or LOST_MESSAGE)
             except ContainerRuntimeError as error:
                 log.warning("start of %s: %s, asking again", name, error)
                 await asyncio.sleep(RETRY.total_seconds())
@@ -529,10 +532,10 @@ class PodWorker:
             incarnation = await self._incarnation(status)
             if problem and incarnation.ended:
                 dead = replace(incarnation, message=problem)
-                return machine.StartFailed(name, machine.RUN_ERROR, problem, dead)
+                return pod_events.StartFailed(name, RUN_ERROR, problem, dead)
             text = f"Started container {name}"
             self._context.say(self._state.pod, "Normal", "Started", text, name)
-            return machine.Started(name, incarnation)
+            return pod_events.Started(name, incarnation)
 
     def _target_of(self, name: str) -> str:
         """The id of the container whose processes an ephemeral one is to see."""
@@ -577,9 +580,9 @@ class PodWorker:
     async def _post_start(self, name: str, id_: str) -> None:
         problem = await self._hook(name, id_, "post_start", HOOK_TIMEOUT)
         if problem is None:
-            self.post(machine.HookDone(name))
+            self.post(pod_events.HookDone(name))
         else:
-            self.post(machine.HookFailed(name, problem))
+            self.post(pod_events.HookFailed(name, problem))
 
     async def _hook(self, name: str, id_: str, which: str, timeout: timedelta) -> str | None:
         """Run a lifecycle hook; what went wrong, in words."""
@@ -654,7 +657,7 @@ class PodWorker:
         if not context.config.is_simulated:
             directory = context.config.pod_log_dir(pod)
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-        self.post(machine.Removed())
+        self.post(pod_events.Removed())
 
     async def _delete_object(self) -> None:
         while True:
@@ -713,7 +716,7 @@ class PodWorker:
                 probe,
                 Target(context.runtime, spec, id_, self._address()),
                 context.random,
-                decided=lambda success: self.post(machine.Verdict(name, kind, id_, success)),
+                decided=lambda success: self.post(pod_events.Verdict(name, kind, id_, success)),
                 say=lambda type_, reason, text: context.say(pod, type_, reason, text, name),
                 spread=id_ in self._adopted,
             ),
@@ -729,7 +732,7 @@ class PodWorker:
 
     def _content_changed(self, old: object, new: object) -> None:
         if new is not None:
-            self.post(machine.ObjectsChanged())
+            self.post(pod_events.ObjectsChanged())
             self._refresh_volumes()
 
     def _refresh_volumes(self) -> None:
