@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from pybernetes.api.pem import certificates_problem, request_problem
+from pybernetes.api.pem import certificates_problem, request_problem, trust_bundle_problems
 from pybernetes.api.resource import AGE, Approval, Column, Resource, Scope, Status, Strategy
+from pybernetes.api.sameshape import same_shape
+from pybernetes.api.types import certificates_v1 as v1
+from pybernetes.api.types import certificates_v1beta1 as v1beta1
 from pybernetes.api.types.certificates_v1 import CertificateSigningRequest
-from pybernetes.api.validation import validate_signer_name
+from pybernetes.api.validation import validate_immutable, validate_signer_name, validate_with
 from pybernetes.apimachinery.fielderror import FieldError, Path
+from pybernetes.apimachinery.names import dns_subdomain_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -224,4 +228,153 @@ CERTIFICATE_SIGNING_REQUESTS = Resource(
     selectable_fields={"spec.signerName": lambda r: r.spec.signer_name},
 )
 
-CERTIFICATES_RESOURCES: tuple[Resource[Any], ...] = (CERTIFICATE_SIGNING_REQUESTS,)
+# --- bundles of trust -----------------------------------------------------------------------------
+
+
+def validate_trust_bundle(new: Any, old: Any) -> Iterator[FieldError]:
+    spec, path = new.spec, Path("spec")
+    if old is None:
+        for message in _bundle_name_errors(new.metadata.name, spec.signer_name):
+            yield Path("metadata").name.invalid(new.metadata.name, message)
+    if spec.signer_name:
+        yield from validate_signer_name(spec.signer_name, path.signerName)
+    if old is None or spec.trust_bundle != old.spec.trust_bundle:
+        for problem in trust_bundle_problems(spec.trust_bundle):
+            yield path.trustBundle.invalid("<value omitted>", problem)
+    if old is not None:
+        yield from validate_immutable(spec.signer_name, old.spec.signer_name, path.signerName)
+
+
+def _bundle_name_errors(name: str, signer: str) -> Sequence[str]:
+    """The bundles of a signer have its name before theirs."""
+    if not signer:
+        if ":" in name:
+            return ['ClusterTrustBundle without signer name must not have ":" in its name']
+        return dns_subdomain_errors(name)
+    prefix = f"{signer.replace('/', ':')}:"
+    if not name.startswith(prefix):
+        text = f"ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}"
+        return [text]
+    return dns_subdomain_errors(name.removeprefix(prefix))
+
+
+def _trust_bundles(kind: type[Any], version: str) -> Resource[Any]:
+    """Stored as the beta, which has the same fields."""
+    stored = v1beta1.ClusterTrustBundle
+    return Resource(
+        group=GROUP,
+        version=version,
+        kind=kind,
+        plural="clustertrustbundles",
+        scope=Scope.CLUSTER,
+        strategy=Strategy(
+            validate=validate_trust_bundle, name_errors=any_name, generation_follows=()
+        ),
+        columns=(Column("SignerName", lambda b: b.spec.signer_name),),
+        selectable_fields={"spec.signerName": lambda b: b.spec.signer_name},
+        conversion=None if kind is stored else same_shape(kind, stored),
+    )
+
+
+# --- certificates for pods ------------------------------------------------------------------------
+
+DEFAULT_POD_CERTIFICATE_SECONDS = 86400
+_SHORTEST_POD_SECONDS, _LONGEST_POD_SECONDS = 3600, 91 * 86400
+_LONGEST_OWN_SECONDS = 86400
+
+
+def default_pod_request(new: Any) -> Any:
+    if new.spec.max_expiration_seconds is not None:
+        return new
+    seconds = DEFAULT_POD_CERTIFICATE_SECONDS
+    return replace(new, spec=replace(new.spec, max_expiration_seconds=seconds))
+
+
+def validate_pod_request(new: Any, old: Any) -> Iterator[FieldError]:
+    spec, path = new.spec, Path("spec")
+    if old is not None:
+        yield from validate_immutable(spec, old.spec, path)
+        return
+    yield from validate_signer_name(spec.signer_name, path.signerName)
+    for name, value in (
+        ("podName", spec.pod_name),
+        ("serviceAccountName", spec.service_account_name),
+        ("nodeName", spec.node_name),
+    ):
+        yield from validate_with(dns_subdomain_errors, value, path.child(name))
+    for name, value in (
+        ("podUID", spec.pod_uid),
+        ("serviceAccountUID", spec.service_account_uid),
+        ("nodeUID", spec.node_uid),
+    ):
+        if not value:
+            yield path.child(name).required("must not be empty")
+    if not spec.stub_pkcs10_request:
+        yield path.stubPKCS10Request.required()
+    own = spec.signer_name.startswith("kubernetes.io/")
+    low, high = _SHORTEST_POD_SECONDS, _LONGEST_OWN_SECONDS if own else _LONGEST_POD_SECONDS
+    if not low <= (spec.max_expiration_seconds or 0) <= high:
+        yield path.maxExpirationSeconds.invalid(
+            spec.max_expiration_seconds, f"must be in the range [{low}, {high}]"
+        )
+
+
+def validate_pod_request_status(new: Any, old: Any) -> Iterator[FieldError]:
+    """One verdict, once."""
+    path = Path("status").conditions
+    known = ("Denied", "Failed", "Issued")
+    for index, condition in enumerate(new.status.conditions):
+        if condition.type not in known:
+            yield path[index].type.not_supported(condition.type, known)
+        if condition.status != "True":
+            yield path[index].status.not_supported(condition.status, ["True"])
+    if len(new.status.conditions) > 1:
+        yield path.invalid(
+            [condition.type for condition in new.status.conditions],
+            'There may be at most one condition with type "Issued", "Denied", or "Failed"',
+        )
+    if old is not None and old.status.conditions and new.status != old.status:
+        yield Path("status").immutable("<value omitted>")
+
+
+def _pod_request_state(request: Any) -> str:
+    return next((condition.type for condition in request.status.conditions), "Pending")
+
+
+def _pod_requests(kind: type[Any], version: str) -> Resource[Any]:
+    """Stored as the beta, which has the same fields."""
+    stored = v1beta1.PodCertificateRequest
+    return Resource(
+        group=GROUP,
+        version=version,
+        kind=kind,
+        plural="podcertificaterequests",
+        scope=Scope.NAMESPACED,
+        strategy=Strategy(
+            default=default_pod_request, validate=validate_pod_request, generation_follows=()
+        ),
+        subresources=(Status(validate=validate_pod_request_status),),
+        columns=(
+            Column("PodName", lambda r: r.spec.pod_name),
+            Column("ServiceAccountName", lambda r: r.spec.service_account_name),
+            Column("NodeName", lambda r: r.spec.node_name),
+            Column("SignerName", lambda r: r.spec.signer_name),
+            Column("State", _pod_request_state),
+            Column("UnverifiedUserAnnotations", lambda r: r.spec.unverified_user_annotations),
+        ),
+        selectable_fields={
+            "spec.signerName": lambda r: r.spec.signer_name,
+            "spec.podName": lambda r: r.spec.pod_name,
+            "spec.nodeName": lambda r: r.spec.node_name,
+        },
+        conversion=None if kind is stored else same_shape(kind, stored),
+    )
+
+
+CERTIFICATES_RESOURCES: tuple[Resource[Any], ...] = (
+    CERTIFICATE_SIGNING_REQUESTS,
+    _trust_bundles(v1.ClusterTrustBundle, "v1"),
+    _pod_requests(v1.PodCertificateRequest, "v1"),
+    _trust_bundles(v1beta1.ClusterTrustBundle, "v1beta1"),
+    _pod_requests(v1beta1.PodCertificateRequest, "v1beta1"),
+)

@@ -24,11 +24,13 @@ from pybernetes.api.events import EVENTS_RESOURCES
 from pybernetes.api.flowcontrol import FLOWCONTROL_RESOURCES
 from pybernetes.api.networking import NETWORKING_RESOURCES
 from pybernetes.api.node import NODE_RESOURCES
+from pybernetes.api.podgroups import PODGROUP_RESOURCES
 from pybernetes.api.policy import POLICY_RESOURCES
 from pybernetes.api.rbac import RBAC_RESOURCES
 from pybernetes.api.resourceapi import RESOURCE_RESOURCES
 from pybernetes.api.scheduling import SCHEDULING_RESOURCES
 from pybernetes.api.storageapi import STORAGE_RESOURCES
+from pybernetes.api.storagemigration import STORAGEMIGRATION_RESOURCES
 from pybernetes.api.types._index import GROUP_ORDER
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ RESOURCES: tuple[Resource[Any], ...] = (
     *APIREGISTRATION_RESOURCES,
     *APIEXTENSIONS_RESOURCES,
     *RESOURCE_RESOURCES,
+    *STORAGEMIGRATION_RESOURCES,
+    *PODGROUP_RESOURCES,
 )
 
 _BY_KIND: dict[type[Any], Resource[Any]] = {entry.kind: entry for entry in RESOURCES}
