@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,9 @@ from pybernetes.api.types.apps_v1 import Deployment, ReplicaSet
 from pybernetes.api.types.core_v1 import ConfigMap, Namespace, Pod, Secret
 from pybernetes.api.types.meta_v1 import ObjectMeta, OwnerReference
 from pybernetes.api.types.rbac_v1 import ClusterRole
+from pybernetes.apimachinery.errors import NotFound
 from pybernetes.client import metadata_kind
+from pybernetes.cluster.controlplane import ControlPlaneOptions
 from pybernetes.controllers.garbagecollector.graph import Graph, GraphNode, Identity
 from pybernetes.controllers.garbagecollector.plan import (
     Action,
@@ -21,11 +23,10 @@ from pybernetes.controllers.garbagecollector.plan import (
     Plan,
     plan_collection,
 )
+from pybernetes.storage import MemoryStore
+from pybernetes.testing import Cluster
 from pybernetes.testing.builders import EPOCH, deployment, metadata, namespace
 from tests.controllers.extra import names, said_of
-
-if TYPE_CHECKING:
-    from pybernetes.testing import Cluster
 
 pytestmark = pytest.mark.cluster(nodes=0)
 
@@ -311,3 +312,103 @@ def requests_so_far(cluster: Cluster, verb: str = "", resource: str = "") -> flo
         for line in cluster.plane.server.request_total.lines()
         if f'verb="{verb}' in line and f'resource="{resource}' in line
     )
+
+
+# --- against a model ------------------------------------------------------------------------------
+
+OBJECTS = 7
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[set[int]], list[tuple[int, str]]]:
+    """The owners of each object, among those made before it; then what is deleted, and how."""
+    owners = [
+        draw(st.sets(st.integers(0, number - 1), max_size=2)) if number else set()
+        for number in range(OBJECTS)
+    ]
+    policies = st.sampled_from(["Background", "Foreground", "Orphan"])
+    deletions = draw(
+        st.lists(st.tuples(st.integers(0, OBJECTS - 1), policies), min_size=1, max_size=4)
+    )
+    return owners, deletions
+
+
+def survivors(owners: list[set[int]], deletions: list[tuple[int, str]]) -> dict[int, set[int]]:
+    """What is left, and who still owns it."""
+    there = {number: set(of) for number, of in enumerate(owners)}
+
+    def delete(number: int, policy: str) -> None:
+        if there.pop(number, None) is None:
+            return
+        for other in [other for other, of in there.items() if number in of]:
+            if other not in there:
+                continue
+            there[other].discard(number)
+            if policy != "Orphan" and not there[other]:
+                delete(other, policy)
+
+    for number, policy in deletions:
+        delete(number, policy)
+    return there
+
+
+@pytest.mark.slow
+@given(histories(), st.booleans())
+@settings(max_examples=25, deadline=None)
+async def test_what_is_left_is_what_somebody_owns(
+    history: tuple[list[set[int]], list[tuple[int, str]]], at_once: bool
+) -> None:
+    owners, deletions = history
+    async with Cluster(nodes=0) as cluster:
+        made: list[ConfigMap] = []
+        for number, of in enumerate(owners):
+            child = owned(f"c-{number}", *(made[owner] for owner in sorted(of)), block=True)
+            made.append(await cluster.client.create(child))
+        for number, policy in deletions[:1] if at_once else deletions:
+            try:
+                await cluster.client.delete(made[number], propagation=policy)
+            except NotFound:
+                continue
+            if not at_once:
+                await cluster.run_for(seconds=5)
+        await cluster.run_for(seconds=30)
+        wanted = survivors(owners, deletions[:1] if at_once else deletions)
+        found = {
+            int(o.metadata.name[2:]): {int(r.name[2:]) for r in o.metadata.owner_references}
+            for o in (await cluster.client.list(ConfigMap, "default")).items
+            if o.metadata.name.startswith("c-")
+        }
+        assert found == wanted
+
+
+# --- across a restart -----------------------------------------------------------------------------
+
+
+async def test_a_deletion_in_the_foreground_outlives_the_server() -> None:
+    store = MemoryStore()
+    async with Cluster(nodes=0, store=store) as cluster:
+        (root,) = await cluster.apply(owned("root"))
+        (branch,) = await cluster.apply(owned("branch", root, block=True))
+        await cluster.apply(owned("leaf", branch, block=True, finalizers=("test.io/hold",)))
+        await cluster.client.delete(root, propagation="Foreground")
+        await cluster.run_for(seconds=2)
+    async with Cluster(nodes=0, store=store) as cluster:
+        await cluster.run_for(seconds=2)
+        assert await config_maps(cluster) == ["branch", "leaf", "root"]
+        await cluster.client.patch(
+            ConfigMap, "leaf", "default", patch={"metadata": {"finalizers": None}}
+        )
+        await cluster.run_for(seconds=2)
+        assert await config_maps(cluster) == []
+
+
+async def test_what_lost_its_owner_while_nobody_looked_goes() -> None:
+    store = MemoryStore()
+    options = ControlPlaneOptions(controllers=False, scheduler=False)
+    async with Cluster(nodes=0, store=store, options=options) as cluster:
+        (owner,) = await cluster.apply(owned("owner"))
+        await cluster.apply(owned("child", owner))
+        await cluster.client.delete(owner, propagation="Background")
+    async with Cluster(nodes=0, store=store) as cluster:
+        await cluster.run_for(seconds=2)
+        assert await config_maps(cluster) == []
