@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import jwt
+import msgspec
 import pytest
 
 from pybernetes.api.types.certificates_v1 import (
@@ -265,6 +266,28 @@ async def test_a_node_renews_its_own_certificate_and_no_other(
     other = joining.plane.client_as(UserInfo("system:node:other", groups))
     await other.create(asked(tmp_path, "csr-2"))
     assert await outcome(joining, "csr-2") == ([], False)
+
+
+async def test_a_machine_serves_before_it_registers(joining: Cluster, tmp_path: Path) -> None:
+    taken = node("there", address="10.0.0.1")
+    made = await joining.client.create(taken)
+    await joining.client.update_status(msgspec.structs.replace(made, status=taken.status))
+    groups = ("system:nodes", "system:authenticated")
+    itself = joining.plane.client_as(UserInfo("system:node:new", groups))
+
+    def serving(name: str, *names: str) -> CertificateSigningRequest:
+        subject = pki.CertificateRequest(
+            "system:node:new", ("system:nodes",), names=names, usages=(pki.SERVER,)
+        )
+        usages = ("digital signature", "server auth")
+        return asked(tmp_path, name, subject=subject, signer=KUBELET_SERVING, usages=usages)
+
+    await itself.create(serving("csr-1", "new", "10.0.0.2"))
+    assert (await outcome(joining))[1]
+    await itself.create(serving("csr-2", "new", "10.0.0.1"))
+    assert await outcome(joining, "csr-2") == ([], False)
+    await itself.create(serving("csr-3", "there", "10.0.0.2"))
+    assert await outcome(joining, "csr-3") == ([], False)
 
 
 async def test_what_is_not_recognized_waits_for_a_person(joining: Cluster, tmp_path: Path) -> None:

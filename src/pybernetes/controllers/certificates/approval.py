@@ -37,6 +37,7 @@ from pybernetes.controllers.certificates.rules import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import timedelta
 
     from pybernetes.controllers.context import ControllerContext
@@ -67,21 +68,34 @@ SELF_SERVER = Recognized(
 
 
 def recognize(
-    request: CertificateSigningRequest, requested: Requested, node: Node | None
+    request: CertificateSigningRequest,
+    requested: Requested,
+    node: Node | None,
+    *,
+    taken: Collection[str] = (),
 ) -> tuple[Recognized, ...]:
-    """What the request is, most special first; `node` is the one it is for, if it exists."""
+    """What the request is, most special first; `node` is the one it is for, if it exists.
+
+    `taken` are the addresses of the other nodes.
+    """
     spec = request.spec
     is_own = spec.username == requested.common_name
     if spec.signer_name == KUBELET_CLIENT_SIGNER:
         if kubelet_client_problem(requested, spec.usages):
             return ()
         return (SELF_CLIENT, CLIENT) if is_own else (CLIENT,)
-    if spec.signer_name == KUBELET_SERVING_SIGNER and is_own and node is not None:
+    if spec.signer_name == KUBELET_SERVING_SIGNER and is_own:
         if kubelet_serving_problem(requested, spec.usages):
             return ()
-        # Nothing but what the cluster already reaches the node by.
-        known = {address.address for address in node.status.addresses}
-        if known >= {*requested.dns_names, *requested.addresses}:
+        if node is not None:
+            # Nothing but what the cluster already reaches the node by.
+            known = {address.address for address in node.status.addresses}
+            fits = known >= {*requested.dns_names, *requested.addresses}
+        else:
+            # A machine that joins serves before it registers: nothing that is somebody else's.
+            own = {requested.node_name}
+            fits = own >= {*requested.dns_names} and not {*requested.addresses} & {*taken}
+        if fits:
             return (SELF_SERVER,)
     return ()
 
@@ -111,7 +125,7 @@ class CertificateApprovalController:
         except ValueError as error:
             raise TerminalError(f"unable to parse csr: {error}") from error
         node = self._nodes.get(Key("", requested.node_name))
-        found = recognize(request, requested, node)
+        found = recognize(request, requested, node, taken=self._addresses())
         for recognized in found:
             if await self._may(request, recognized.subresource):
                 await self._approve(request, recognized.message)
@@ -123,6 +137,9 @@ class CertificateApprovalController:
                 f"recognized csr as [{tried}] but subject access review was not approved"
             )
         return None
+
+    def _addresses(self) -> set[str]:
+        return {address.address for node in self._nodes for address in node.status.addresses}
 
     def _node_changed(self, old: Node | None, new: Node | None) -> list[Key]:
         """Requests of a node that has just said what its addresses are."""
