@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from datetime import timedelta
 
 import pytest
 
 from pybernetes.api.core.podstate import is_ready
-from pybernetes.api.types.core_v1 import Node, NodeCondition, Pod
+from pybernetes.api.types.core_v1 import Node, NodeCondition, Pod, Taint
 from pybernetes.controllers.nodelifecycle.health import (
     plan_taints,
     silent_status,
 )
 from pybernetes.controllers.nodelifecycle.zones import Zones, ZoneState, zone_of, zone_state
+from pybernetes.storage import MemoryStore
+from pybernetes.testing import Cluster
 from pybernetes.testing.builders import EPOCH, deployment, node, pod, taint, toleration
 from tests.controllers.extra import names, said_of
-
-if TYPE_CHECKING:
-    from pybernetes.testing import Cluster
 
 NOT_READY, UNREACHABLE = "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"
 
@@ -323,3 +322,39 @@ async def version_of(cluster: Cluster, name: str) -> str:
 async def add_taint(cluster: Cluster, name: str, key: str) -> None:
     taints = [*(await cluster.get(Node, name)).spec.taints, taint(key, effect="NoExecute")]
     await cluster.client.patch(Node, name, patch={"spec": {"taints": taints}})
+
+
+# --- across a restart -----------------------------------------------------------------------------
+
+
+async def test_a_server_that_was_away_gives_every_node_time_to_speak() -> None:
+    store = MemoryStore()
+    async with Cluster(nodes=2, store=store) as cluster:
+        await cluster.run_for(minutes=1)
+        ended = cluster.clock.now()
+    async with Cluster(nodes=0, store=store) as cluster:
+        # Entering waits until no node is ready: that is when the last one is given up.
+        waited = cluster.clock.now() - ended
+        assert timedelta(seconds=40) <= waited <= timedelta(seconds=42)
+        assert (await ready_of(cluster, "node-0")).reason == "NodeStatusUnknown"
+        await cluster.run_for(minutes=1)
+        assert {effect for _, effect in await taints_of(cluster, "node-0")} == {"NoSchedule"}
+
+
+async def test_a_pod_that_comes_later_has_its_own_time() -> None:
+    node_taint = Taint(key=UNREACHABLE, effect="NoExecute", time_added=EPOCH - timedelta(minutes=4))
+    plain = node("gone", taints=[node_taint])
+    condition = NodeCondition(type="Ready", status="Unknown", reason="NodeStatusUnknown")
+    async with Cluster(nodes=1) as cluster:
+        await cluster.apply(plain)
+        await cluster.client.patch(
+            Node, "gone", patch={"status": {"conditions": [condition]}}, subresource="status"
+        )
+        patient = toleration(UNREACHABLE, effect="NoExecute", toleration_seconds=300)
+        await cluster.apply(pod("p", node="gone", tolerations=(patient,)))
+        # It came after the taint, so its five minutes begin with it.
+        await cluster.run_for(minutes=4)
+        (found,) = cluster.pods("default")
+        assert found.metadata.deletion_timestamp is None
+        await cluster.run_for(minutes=2)
+        assert all(p.metadata.deletion_timestamp for p in cluster.pods("default"))
