@@ -11,41 +11,26 @@ The object is deleted from the API only when nothing of the pod runs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import shutil
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pybernetes.api.types.core_v1 import Secret
 from pybernetes.api.types.node_v1 import RuntimeClass
 from pybernetes.apimachinery.errors import Conflict, NotFound, StatusError
 from pybernetes.kubelet import pod_events
-from pybernetes.kubelet.adoption import NOTHING, Found, adopted, incarnation_of
-from pybernetes.kubelet.checks import Result, Target, attempt
-from pybernetes.kubelet.credentials import auths_for
-from pybernetes.kubelet.env import ConfigProblem
-from pybernetes.kubelet.images import ImageProblem
-from pybernetes.kubelet.lastwords import last_words
+from pybernetes.kubelet.adoption import NOTHING, Found, adopted
+from pybernetes.kubelet.container_actions import ContainerActions
 from pybernetes.kubelet.pod_events import Exited, SandboxLost, StopContainer
 from pybernetes.kubelet.pod_machine import pod_step
 from pybernetes.kubelet.pod_state import (
-    CONFIG_ERROR,
-    ERR_IMAGE_PULL,
-    RUN_ERROR,
-    STATUS_UNKNOWN,
     PodStage,
-    ProbeKind,
     Stage,
-    probe_in,
-    spec_of,
 )
-from pybernetes.kubelet.probes import run_probe
-from pybernetes.kubelet.references import pull_secrets_of, references_of
+from pybernetes.kubelet.probeset import ProbeSet
+from pybernetes.kubelet.references import references_of
 from pybernetes.kubelet.runtime.interface import (
-    CONTAINER_NAME_LABEL,
     POD_UID_LABEL,
     ContainerNotFound,
     ContainerRuntimeError,
@@ -55,10 +40,7 @@ from pybernetes.kubelet.runtime.interface import (
 )
 from pybernetes.kubelet.runtime_spec import (
     cgroup_parent,
-    container_spec,
     sandbox_spec,
-    target_of,
-    termination_file,
 )
 from pybernetes.kubelet.statuswriter import MirrorWriter, StatusWriter
 from pybernetes.kubelet.volumes.pod import PodVolumes, VolumeProblem
@@ -71,11 +53,9 @@ if TYPE_CHECKING:
     from pybernetes.api.types.core_v1 import Node, Pod
     from pybernetes.kubelet.context import NodeContext
     from pybernetes.kubelet.pod_events import Action, Event
-    from pybernetes.kubelet.pod_state import Incarnation, PodState
+    from pybernetes.kubelet.pod_state import PodState
     from pybernetes.kubelet.runtime.interface import (
-        ContainerStatus,
         ContainerSummary,
-        ImageStatus,
         SandboxSummary,
     )
 
@@ -83,15 +63,8 @@ log = logging.getLogger(__name__)
 
 # A runtime that is away is asked again so often.
 RETRY = timedelta(seconds=2)
-# What a stop is given at least when the preStop hook has used up the grace.
-LEAST_STOP = timedelta(seconds=2)
-# Nobody waits longer for a hook that says nothing of its own.
-HOOK_TIMEOUT = timedelta(minutes=10)
-
 # A volume whose content could not be made anew keeps the old one so long.
 VOLUME_RETRY = timedelta(seconds=10)
-
-LOST_MESSAGE = "The container could not be located when the pod was deleted"
 
 
 class PodWorker:
@@ -111,18 +84,14 @@ class PodWorker:
         """
         self._context = context
         self._state = adopted(pod, found, context.clock.now())
-        self._volumes = PodVolumes(context, pod)
-        self._volumes.ips = self._state.ips
+        self.volumes = PodVolumes(context, pod)
+        self.volumes.ips = self._state.ips
         self._mirror = None if static_on is None else MirrorWriter(context, self, static_on)
         self._status = self._mirror or StatusWriter(context, self)
         # What happened and was not looked at. Bounded by what can be under way for one pod.
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         # Work under way, by what it is: "volumes", "pull web" …
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        # Running probes, by container, kind and container id.
-        self._probes: dict[tuple[str, ProbeKind, str], asyncio.Task[None]] = {}
-        # The image each container is to be created from.
-        self._images: dict[str, ImageStatus] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._renewal: asyncio.TimerHandle | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -132,10 +101,11 @@ class PodWorker:
         self._unsubscribe: list[Callable[[], None]] = []
         # Who waits for which container (by id) to end.
         self._awaited: list[tuple[str, asyncio.Future[None]]] = []
-        # Containers that were running when we came: their probes need not all begin at once.
-        self._adopted = {
-            r.latest.id for r in self._state.containers.values() if r.latest is not None
-        }
+        self._containers = ContainerActions(context, self)
+        records = self._state.containers.values()
+        self._probes = ProbeSet(
+            context, self, {r.latest.id for r in records if r.latest is not None}
+        )
 
     @property
     def state(self) -> PodState:
@@ -155,6 +125,14 @@ class PodWorker:
             self._mirror.mirror_changed(mirror)
             if self._group is not None:
                 self._mirror.look()
+
+    @property
+    def address(self) -> str:
+        """By which its containers are reached."""
+        ips = self._state.ips
+        if self._state.pod.spec.host_network:
+            ips = self._context.facts.addresses
+        return ips[0] if ips else ""
 
     @property
     def is_active(self) -> bool:
@@ -221,8 +199,9 @@ class PodWorker:
         for timer in (self._timer, self._renewal):
             if timer is not None:
                 timer.cancel()
-        for task in (*self._tasks.values(), *self._probes.values()):
+        for task in self._tasks.values():
             task.cancel()
+        self._probes.stop()
         self._status.stop()
         for _, future in self._awaited:
             if not future.done():
@@ -236,11 +215,11 @@ class PodWorker:
         now = self._context.clock.now()
         step = pod_step(self._state, event, now)
         self._state = step.state
-        self._volumes.ips = step.state.ips
+        self.volumes.ips = step.state.ips
         for action in step.actions:
             self._begin(action)
         self._set_timer(step.wake_at, now)
-        self._sync_probes()
+        self._probes.sync()
         if self._awaited:
             self._tell_ended()
         if self._state.stage is not PodStage.GONE:
@@ -248,7 +227,7 @@ class PodWorker:
 
     def _changed(self, pod: Pod) -> None:
         old = self._state.pod.metadata
-        self._volumes.pod = pod
+        self.volumes.pod = pod
         new = references_of(pod) - self._held
         for kind, key in new:
             self._context.objects.hold(kind, key)
@@ -282,13 +261,13 @@ class PodWorker:
             case pod_events.StopSandbox(id_):
                 self._spawn("sandbox", self._stop_sandbox(id_))
             case pod_events.PullImage(name):
-                self._spawn(f"pull {name}", self._pull(name))
+                self._spawn(f"pull {name}", self._containers.pull(name))
             case pod_events.StartContainer(name, number):
-                self._spawn(f"start {name}", self._start(name, number))
+                self._spawn(f"start {name}", self._containers.start(name, number))
             case pod_events.RunPostStart(name, id_):
-                self._spawn(f"hook {name}", self._post_start(name, id_))
+                self._spawn(f"hook {name}", self._containers.post_start(name, id_))
             case StopContainer(name):
-                self._spawn(f"stop {name}", self._stop(action))
+                self._spawn(f"stop {name}", self._containers.stop(action))
             case pod_events.Remove(delete_object):
                 self._spawn("remove", self._remove(delete_object))
 
@@ -347,29 +326,13 @@ class PodWorker:
         try:
             status = await self._context.runtime.container_status(container_id)
         except ContainerNotFound:
-            self._lost(container_id)
+            self._containers.lost(container_id)
         except ContainerRuntimeError:
             # It will be listed when the runtime is back.
             return
         else:
             if status.state is ContainerState.EXITED:
-                self.post(Exited(status.name, await self._incarnation(status)))
-
-    def _lost(self, container_id: str) -> None:
-        for record in self._state.containers.values():
-            latest = record.latest
-            if latest is not None and latest.id == container_id:
-                self.post(Exited(record.name, self._vanished(latest)))
-
-    def _vanished(self, latest: Incarnation) -> Incarnation:
-        return replace(
-            latest,
-            ended=True,
-            exit_code=137,
-            reason=STATUS_UNKNOWN,
-            message=LOST_MESSAGE,
-            finished_at=self._context.clock.now(),
-        )
+                self.post(Exited(status.name, await self._containers.incarnation(status)))
 
     async def _look_at_sandbox(self, sandbox_id: str) -> None:
         try:
@@ -382,21 +345,11 @@ class PodWorker:
         if lost:
             self.post(SandboxLost(sandbox_id))
 
-    async def _incarnation(self, status: ContainerStatus) -> Incarnation:
-        """With the message that the container left."""
-        found = incarnation_of(status)
-        spec = spec_of(self._state.pod, status.name)
-        if not found.ended or spec is None:
-            return found
-        path = termination_file(self._context, self._state.pod, status.name, status.attempt)
-        words = await asyncio.to_thread(last_words, spec, status, path) if path else ""
-        return replace(found, message=words or found.message)
-
     # --- actions ----------------------------------------------------------------------------------
 
     async def _prepare_volumes(self) -> None:
         try:
-            await self._volumes.prepare()
+            await self.volumes.prepare()
         except VolumeProblem as problem:
             self._context.say(self._state.pod, "Warning", "FailedMount", str(problem))
             self.post(pod_events.VolumesFailed(str(problem)))
@@ -453,95 +406,6 @@ class PodWorker:
                 log.warning("%s: %s, trying again", self._state.pod.metadata.name, error)
                 await asyncio.sleep(RETRY.total_seconds())
 
-    async def _pull(self, name: str) -> None:
-        context, pod = self._context, self._state.pod
-        spec = spec_of(pod, name)
-        assert spec is not None
-
-        def say(type_: str, reason: str, message: str) -> None:
-            context.say(pod, type_, reason, message, name)
-
-        try:
-            secrets = [await context.objects.get(kind, key) for kind, key in pull_secrets_of(pod)]
-            auths = auths_for(spec.image, [s for s in secrets if isinstance(s, Secret)])
-            policy = spec.image_pull_policy or "IfNotPresent"
-            self._images[name] = await context.images.ensure(spec.image, policy, auths, say)
-        except ImageProblem as problem:
-            self.post(pod_events.ImageFailed(name, problem.reason, problem.message))
-        except Exception as error:
-            log.exception("image of %s", name)
-            self.post(pod_events.ImageFailed(name, ERR_IMAGE_PULL, str(error)))
-        else:
-            self.post(pod_events.ImageReady(name))
-
-    async def _start(self, name: str, number: int) -> None:
-        context, pod = self._context, self._state.pod
-        created = ""
-        try:
-            created = await self._create(name, number)
-            context.say(pod, "Normal", "Created", f"Created container: {name}", name)
-            await context.runtime.start_container(created)
-        except ConfigProblem as problem:
-            self.post(pod_events.StartFailed(name, CONFIG_ERROR, str(problem)))
-        except ContainerRuntimeError as error:
-            self.post(await self._what_started(name, number, created, error.message))
-        except Exception as error:
-            log.exception("starting %s", name)
-            self.post(pod_events.StartFailed(name, "CreateContainerError", str(error)))
-        else:
-            self.post(await self._what_started(name, number, created, ""))
-        if number > 1:
-            await self._remove_dead(name, number)
-
-    async def _create(self, name: str, number: int) -> str:
-        context, pod = self._context, self._state.pod
-        spec = spec_of(pod, name)
-        assert spec is not None
-        wanted = await container_spec(
-            context,
-            pod,
-            spec,
-            attempt=number,
-            ips=self._state.ips,
-            image=self._images[name],
-            volumes=self._volumes,
-            target_id=self._target_of(name),
-        )
-        sandbox = sandbox_spec(context, pod, max(self._state.sandbox_attempt - 1, 0))
-        return await context.runtime.create_container(self._state.sandbox_id, wanted, sandbox)
-
-    async def _what_started(self, name: str, number: int, created: str, problem: str) -> Event:
-        """What a start came to. A runtime that went away in between is waited for: whether the
-        container runs is not ours to guess."""
-        runtime = self._context.runtime
-        while True:
-            try:
-                if not created:
-                    await self._remove_halves(name, number)
-                    return pod_events.StartFailed(name, "CreateContainerError", problem)
-                status = await runtime.container_status(created)
-                if status.state is ContainerState.CREATED:
-                    await runtime.remove_container(created)
-                    return pod_events.StartFailed(name, RUN_ERROR, problem)
-            except ContainerNotFound:
-                return pod_events.StartFailed(name, RUN_ERROR, problem or LOST_MESSAGE)
-            except ContainerRuntimeError as error:
-                log.warning("start of %s: %s, asking again", name, error)
-                await asyncio.sleep(RETRY.total_seconds())
-                continue
-            incarnation = await self._incarnation(status)
-            if problem and incarnation.ended:
-                dead = replace(incarnation, message=problem)
-                return pod_events.StartFailed(name, RUN_ERROR, problem, dead)
-            text = f"Started container {name}"
-            self._context.say(self._state.pod, "Normal", "Started", text, name)
-            return pod_events.Started(name, incarnation)
-
-    def _target_of(self, name: str) -> str:
-        """The id of the container whose processes an ephemeral one is to see."""
-        record = self._state.containers.get(target_of(self._state.pod, name))
-        return record.latest.id if record is not None and record.latest is not None else ""
-
     async def _runtime_handler(self) -> str:
         """Raises NotFound for a RuntimeClass that there is not."""
         name = self._state.pod.spec.runtime_class_name
@@ -549,98 +413,11 @@ class PodWorker:
             return ""
         return (await self._context.client.get(RuntimeClass, name)).handler
 
-    async def _remove_halves(self, name: str, number: int) -> None:
-        """What a creation left that was not answered in time: its name could not be used again."""
-        labels = self._labels_of(name)
-        for summary in await self._context.runtime.list_containers(labels=labels):
-            if summary.attempt == number:
-                await self._context.runtime.remove_container(summary.id)
-
-    def _labels_of(self, name: str) -> dict[str, str]:
-        return {POD_UID_LABEL: self._state.pod.metadata.uid, CONTAINER_NAME_LABEL: name}
-
-    async def _remove_dead(self, name: str, number: int) -> None:
-        """One dead container is kept, for `logs --previous`; older ones go, with their logs."""
-        context, pod = self._context, self._state.pod
-        try:
-            found = await context.runtime.list_containers(labels=self._labels_of(name))
-            for summary in found:
-                if summary.attempt < number - 1 and summary.state is not ContainerState.RUNNING:
-                    await context.runtime.remove_container(summary.id)
-        except ContainerRuntimeError as error:
-            log.warning("dead containers of %s: %s", pod.metadata.name, error)
-        if context.config.is_simulated:
-            return
-        directory = Path(context.config.pod_log_dir(pod)) / name
-        for path in directory.glob("*.log*"):
-            old = path.name.partition(".")[0]
-            if old.isdecimal() and int(old) < number - 1:
-                path.unlink(missing_ok=True)
-
-    async def _post_start(self, name: str, id_: str) -> None:
-        problem = await self._hook(name, id_, "post_start", HOOK_TIMEOUT)
-        if problem is None:
-            self.post(pod_events.HookDone(name))
-        else:
-            self.post(pod_events.HookFailed(name, problem))
-
-    async def _hook(self, name: str, id_: str, which: str, timeout: timedelta) -> str | None:
-        """Run a lifecycle hook; what went wrong, in words."""
-        spec = spec_of(self._state.pod, name)
-        if spec is None or spec.lifecycle is None:
-            return None
-        action = spec.lifecycle.post_start if which == "post_start" else spec.lifecycle.pre_stop
-        if action is None:
-            return None
-        target = Target(self._context.runtime, spec, id_, self._address())
-        outcome = await attempt(action, target, timeout)
-        return None if outcome.result is Result.SUCCESS else outcome.message
-
-    def _address(self) -> str:
-        ips = self._state.ips
-        if self._state.pod.spec.host_network:
-            ips = self._context.facts.addresses
-        return ips[0] if ips else ""
-
-    async def _stop(self, action: StopContainer) -> None:
-        context, name = self._context, action.container
-        if action.message:
-            context.say(self._state.pod, "Normal", "Killing", action.message, name)
-        grace = action.grace
-        spec = spec_of(self._state.pod, name)
-        if action.pre_stop and spec and spec.lifecycle and spec.lifecycle.pre_stop and grace:
-            began = context.clock.monotonic()
-            problem: str | None = f"timed out after {grace.total_seconds():g}s"
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace.total_seconds()):
-                    problem = await self._hook(name, action.id, "pre_stop", grace)
-            if problem is not None:
-                text = "PreStopHook failed"
-                context.say(self._state.pod, "Warning", "FailedPreStopHook", text, name)
-            spent = timedelta(seconds=context.clock.monotonic() - began)
-            grace = max(grace - spent, LEAST_STOP)
-        end_at = context.clock.monotonic() + grace.total_seconds()
-        while True:
-            left = max(end_at - context.clock.monotonic(), 0.0)
-            try:
-                await context.runtime.stop_container(action.id, timedelta(seconds=left))
-                status = await context.runtime.container_status(action.id)
-            except ContainerNotFound:
-                self._lost(action.id)
-                return
-            except ContainerRuntimeError as error:
-                log.warning("stopping %s: %s, trying again", name, error)
-                await asyncio.sleep(RETRY.total_seconds())
-            else:
-                if status.state is not ContainerState.RUNNING:
-                    self.post(Exited(name, await self._incarnation(status)))
-                    return
-
     async def _remove(self, delete_object: bool) -> None:
         await self._status.flush()
         while True:
             try:
-                await self._volumes.remove()
+                await self.volumes.remove()
                 break
             except OSError as error:
                 log.warning("volumes of %s: %s", self._state.pod.metadata.name, error)
@@ -673,56 +450,6 @@ class PodWorker:
 
     # --- probes -----------------------------------------------------------------------------------
 
-    def _sync_probes(self) -> None:
-        """A task for each probe that has something to find out now."""
-        wanted = self._wanted_probes()
-        for key in [key for key in self._probes if key not in wanted]:
-            self._probes.pop(key).cancel()
-        for key in wanted:
-            if key not in self._probes:
-                self._start_probe(*key)
-
-    def _wanted_probes(self) -> set[tuple[str, ProbeKind, str]]:
-        found: set[tuple[str, ProbeKind, str]] = set()
-        for record in self._state.containers.values():
-            spec = spec_of(self._state.pod, record.name)
-            if record.latest is None or spec is None:
-                continue
-            kinds: tuple[ProbeKind, ...] = ()
-            if record.stage is Stage.RUNNING and not record.started:
-                kinds = (ProbeKind.STARTUP,)
-            elif record.stage is Stage.RUNNING:
-                stopping = self._state.stage is PodStage.STOPPING
-                kinds = (ProbeKind.READINESS,) if stopping else _AFTER_START
-            elif record.stage is Stage.STOPPING and record.started:
-                kinds = (ProbeKind.READINESS,)
-            found |= {
-                (record.name, kind, record.latest.id)
-                for kind in kinds
-                if probe_in(spec, kind) is not None
-            }
-        return found
-
-    def _start_probe(self, name: str, kind: ProbeKind, id_: str) -> None:
-        assert self._group is not None
-        pod, context = self._state.pod, self._context
-        spec = spec_of(pod, name)
-        assert spec is not None
-        probe = probe_in(spec, kind)
-        assert probe is not None
-        self._probes[name, kind, id_] = self._group.create_task(
-            run_probe(
-                kind,
-                probe,
-                Target(context.runtime, spec, id_, self._address()),
-                context.random,
-                decided=lambda success: self.post(pod_events.Verdict(name, kind, id_, success)),
-                say=lambda type_, reason, text: context.say(pod, type_, reason, text, name),
-                spread=id_ in self._adopted,
-            ),
-            name=f"{pod.metadata.name} {kind.value} probe of {name}",
-        )
-
     # --- volumes that change ----------------------------------------------------------------------
 
     def _follow_contents(self) -> None:
@@ -742,7 +469,7 @@ class PodWorker:
 
     async def _refresh(self) -> None:
         try:
-            await self._volumes.refresh()
+            await self.volumes.refresh()
         except VolumeProblem as problem:
             self._context.say(self._state.pod, "Warning", "FailedMount", str(problem))
             await asyncio.sleep(VOLUME_RETRY.total_seconds())
@@ -755,10 +482,7 @@ class PodWorker:
         if self._renewal is not None:
             self._renewal.cancel()
             self._renewal = None
-        if self._volumes.renew_at is not None:
-            delay = (self._volumes.renew_at - self._context.clock.now()).total_seconds()
+        if self.volumes.renew_at is not None:
+            delay = (self.volumes.renew_at - self._context.clock.now()).total_seconds()
             loop = asyncio.get_running_loop()
             self._renewal = loop.call_later(max(delay, 1.0), self._refresh_volumes)
-
-
-_AFTER_START = (ProbeKind.READINESS, ProbeKind.LIVENESS)
