@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from pybernetes.aio.workqueue import WorkQueue
 from pybernetes.api.core.podstate import is_finished
 from pybernetes.api.quota import Usage, added, counts, masked, places_of, usage_of
-from pybernetes.api.types.core_v1 import ResourceQuota
+from pybernetes.api.types.core_v1 import PersistentVolumeClaim, Pod, ResourceQuota, Service
 from pybernetes.apimachinery.errors import Conflict, NotFound
 from pybernetes.apimachinery.meta import Key, key_of
 from pybernetes.client.discovery import served_resources
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from pybernetes.api.types.core_v1 import Pod
     from pybernetes.client import Cache
     from pybernetes.controllers.context import ControllerContext
 
@@ -112,9 +111,18 @@ class ResourceQuotaController:
             place = (kind.group, kind.plural)
             if place not in unknown or place in self._followed:
                 continue
-            cache: Cache[Any] = self._caches.known(*place) or self._caches.of(_form_of(kind))
+            cache = self._cache_of(kind)
             await cache.wait_synced()
             self._followed[place] = cache, cache.subscribe(self._follower(place))
+
+    def _cache_of(self, kind: Any) -> Cache[Any]:
+        """Typed where the content counts; else the metadata is enough, in any form there is."""
+        typed = {"pods": Pod, "services": Service, "persistentvolumeclaims": PersistentVolumeClaim}
+        if not kind.group and kind.plural in typed:
+            return self._caches.of(typed[kind.plural])
+        # An empty cache is false, and a cache all the same.
+        known = self._caches.known(kind.group, kind.plural)
+        return self._caches.of(kind) if known is None else known
 
     def _follower(self, place: Place) -> Callable[[Any, Any], None]:
         is_pods = place == ("", "pods")
@@ -137,11 +145,3 @@ class ResourceQuotaController:
 
 def _counts_anew(old: Pod, new: Pod) -> bool:
     return is_finished(old) != is_finished(new) or old.spec != new.spec
-
-
-def _form_of(kind: Any) -> Any:
-    """Typed where the content counts; else the metadata is enough."""
-    from pybernetes.api.types.core_v1 import PersistentVolumeClaim, Pod, Service
-
-    typed = {"pods": Pod, "services": Service, "persistentvolumeclaims": PersistentVolumeClaim}
-    return kind if kind.group else typed.get(kind.plural, kind)
