@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# By namespace, what nobody controls.
+ORPHAN_INDEX = "orphans"
+
 
 class Owner(Protocol):
     """A typed object that has pods."""
@@ -127,10 +130,20 @@ async def claim(
 
 
 def candidates_of(cache: Cache[Any], owner: Owner, selector: Selector) -> list[Any]:
-    """What the selector names in the owner's namespace, and what the owner controls by now."""
-    found = {o.metadata.uid: o for o in cache.list(owner.metadata.namespace, selector)}
-    found |= {o.metadata.uid: o for o in cache.owned_by(owner)}
-    return list(found.values())
+    """What the owner controls by now, and what it might adopt.
+
+    Objects that others control are not even looked at: a namespace may have thousands of them.
+    """
+    cache.index(ORPHAN_INDEX, _orphanage)
+    orphans = cache.by_index(ORPHAN_INDEX, owner.metadata.namespace)
+    return [
+        *cache.owned_by(owner),
+        *(obj for obj in orphans if selector.matches(obj.metadata.labels)),
+    ]
+
+
+def _orphanage(obj: Any) -> tuple[str, ...]:
+    return (obj.metadata.namespace,) if _is_orphan(obj) else ()
 
 
 def is_namespace_going(error: StatusError) -> bool:
