@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 DEFAULT_SCHEDULER = "default-scheduler"
 PREEMPTION = "DefaultPreemption"
+# Known names that are not plugins of ours: the order of the queue is fixed, and preemption is told
+# apart above.
+ELSEWHERE = frozenset({PREEMPTION, "PrioritySort"})
+# Method by extension point, where the words differ.
+METHODS = {
+    "preEnqueue": "pre_enqueue",
+    "preFilter": "pre_filter",
+    "preBind": "pre_bind",
+    "postBind": "post_bind",
+}
 _ENTRY_POINTS = "pybernetes.scheduler.plugins"
 
 
@@ -66,18 +76,9 @@ def _profile(given: Mapping[str, Any], path: str) -> Profile:
     chosen = given.get("plugins") or {}
     make = _factories()
     for name in arguments:
-        if name not in make and name != PREEMPTION:
+        if name not in make and name not in ELSEWHERE:
             raise SchedulerConfigError(f"{path}.pluginConfig: there is no plugin {name!r}")
 
-    def enabled(point: str, defaults: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-        return _enabled(chosen, point, defaults, known=make, path=f"{path}.plugins")
-
-    names = [(plugin.name, 0) for plugin in builtin.FILTERS]
-    filters = enabled("filter", names)
-    scores = enabled("score", [(plugin.name, weight) for plugin, weight in builtin.SCORES])
-    gates = enabled("preEnqueue", [(plugin.name, 0) for plugin in builtin.PRE_ENQUEUE])
-    post = chosen.get("postFilter") or {}
-    off = {entry["name"] for entry in post.get("disabled", ())}
     made: dict[str, Any] = {}
 
     def plugin(name: str) -> Any:
@@ -85,12 +86,47 @@ def _profile(given: Mapping[str, Any], path: str) -> Profile:
             made[name] = make[name](arguments.get(name, {}))
         return made[name]
 
+    def takes_part(name: str, point: str) -> bool:
+        return hasattr(plugin(name), METHODS.get(point, point))
+
+    def enabled(point: str, defaults: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        return _enabled(
+            chosen,
+            point,
+            defaults,
+            known=make,
+            takes_part=takes_part,
+            path=f"{path}.plugins",
+        )
+
+    def several(point: str, defaults: Sequence[Any] = ()) -> tuple[Any, ...]:
+        names = enabled(point, [(each.name, 0) for each in defaults])
+        return tuple(plugin(name) for name, _ in names)
+
+    names = [(plugin.name, 0) for plugin in builtin.FILTERS]
+    filters = enabled("filter", names)
+    scores = enabled("score", [(plugin.name, weight) for plugin, weight in builtin.SCORES])
+    gates = enabled("preEnqueue", [(plugin.name, 0) for plugin in builtin.PRE_ENQUEUE])
+    post = chosen.get("postFilter") or {}
+    off = {entry["name"] for entry in post.get("disabled", ())}
+    off |= {entry["name"] for entry in (chosen.get("multiPoint") or {}).get("disabled", ())}
+    on = {
+        entry["name"]
+        for where in ("multiPoint", "postFilter")
+        for entry in (chosen.get(where) or {}).get("enabled", ())
+    }
     return Profile(
         scheduler_name=given.get("schedulerName") or DEFAULT_SCHEDULER,
         pre_enqueue=tuple(plugin(name) for name, _ in gates),
         filters=tuple(plugin(name) for name, _ in filters),
         scores=tuple((plugin(name), weight) for name, weight in scores),
-        preempts=not off & {"*", PREEMPTION},
+        preempts=PREEMPTION in on or not off & {"*", PREEMPTION},
+        pre_filter=several("preFilter"),
+        reserve=several("reserve"),
+        permit=several("permit"),
+        pre_bind=several("preBind"),
+        bind=several("bind", builtin.BIND),
+        post_bind=several("postBind"),
     )
 
 
@@ -100,6 +136,7 @@ def _enabled(
     defaults: Sequence[tuple[str, int]],
     *,
     known: Mapping[str, object],
+    takes_part: Callable[[str, str], bool],
     path: str,
 ) -> list[tuple[str, int]]:
     """The default plugins of an extension point, less the disabled, plus the enabled ones."""
@@ -112,22 +149,18 @@ def _enabled(
             result.pop(entry["name"], None)
         for entry in choice.get("enabled", ()):
             name = entry["name"]
+            if name in ELSEWHERE:
+                continue
             if name not in known:
                 raise SchedulerConfigError(f"{path}.{where}.enabled: there is no plugin {name!r}")
-            if where == "multiPoint" and not _implements(known[name], point, defaults, name):
-                continue
+            if not takes_part(name, point):
+                if where == "multiPoint":
+                    continue
+                raise SchedulerConfigError(
+                    f"{path}.{where}.enabled: {name!r} does not take part in {point}"
+                )
             result[name] = int(entry.get("weight") or result.get(name) or 1)
     return list(result.items())
-
-
-def _implements(
-    factory: object, point: str, defaults: Sequence[tuple[str, int]], name: str
-) -> bool:
-    """A built-in plugin takes part where it is a default; others where they have the method."""
-    if any(name == known for known, _ in defaults):
-        return True
-    method = {"preEnqueue": "pre_enqueue"}.get(point, point)
-    return hasattr(factory, method)
 
 
 def _factories() -> dict[str, Callable[[Mapping[str, Any]], Any]]:
@@ -137,6 +170,7 @@ def _factories() -> dict[str, Callable[[Mapping[str, Any]], Any]]:
             *builtin.FILTERS,
             *(plugin for plugin, _ in builtin.SCORES),
             *builtin.PRE_ENQUEUE,
+            *builtin.BIND,
         )
     }
     made["NodeResourcesFit"] = _fit

@@ -1,6 +1,8 @@
 """What a scheduler plugin is, and how the enabled ones decide together.
 
-Extension points carry upstream's names. A filter or a score looks at *all* nodes at once: it gets
+Extension points carry upstream's names, as methods: a plugin takes part in those it has. PreScore,
+NormalizeScore and the removals that PreFilter plays through have no method of their own: a score
+sees all nodes at once, and preemption changes the columns that filters look at. A filter or a score looks at *all* nodes at once: it gets
 a `Cycle` (one pod shape, the columns) and gives a column back. Refusals stay data: a filter's
 `Verdict` can say for any slot why it was refused.
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from pybernetes.api.types.core_v1 import Pod
     from pybernetes.apimachinery.selector import Selector
+    from pybernetes.client import Client
     from pybernetes.scheduler.columns import NodeColumns
     from pybernetes.scheduler.features import PodFeatures
     from pybernetes.scheduler.reasons import Refusal
@@ -88,6 +91,51 @@ class FilterPlugin(Protocol):
         """Which nodes could run the pod; None if the plugin has no say about it."""
 
 
+class PreFilterPlugin(Protocol):
+    name: str
+
+    def pre_filter(self, cycle: Cycle) -> Refusal | None:
+        """A reason that holds whatever the node."""
+
+
+class ReservePlugin(Protocol):
+    name: str
+
+    def reserve(self, pod: Pod, node: str) -> Refusal | None:
+        """The pod is to go there: set aside what it needs, or refuse."""
+
+    def unreserve(self, pod: Pod, node: str) -> None:
+        """It does not go there after all. Called for every plugin, whoever refused; never fails."""
+
+
+class PermitPlugin(Protocol):
+    name: str
+
+    async def permit(self, pod: Pod, node: str) -> Refusal | None:
+        """May wait as long as it likes; the pod holds its place meanwhile."""
+
+
+class PreBindPlugin(Protocol):
+    name: str
+
+    async def pre_bind(self, pod: Pod, node: str) -> Refusal | None:
+        """What has to be done before the pod may start there."""
+
+
+class BindPlugin(Protocol):
+    name: str
+
+    async def bind(self, client: Client, pod: Pod, node: str) -> bool:
+        """Tell the API; False: another plugin shall. Raises StatusError."""
+
+
+class PostBindPlugin(Protocol):
+    name: str
+
+    def post_bind(self, pod: Pod, node: str) -> None:
+        """The pod is bound."""
+
+
 class ScorePlugin(Protocol):
     name: str
     follows: Follows
@@ -104,8 +152,15 @@ class Profile:
     pre_enqueue: tuple[PreEnqueuePlugin, ...]
     filters: tuple[FilterPlugin, ...]
     scores: tuple[tuple[ScorePlugin, int], ...]
-    # Whether pods of lower priority may be removed for one that fits nowhere.
+    # PostFilter: whether pods of lower priority may be removed for one that fits nowhere.
     preempts: bool = True
+    pre_filter: tuple[PreFilterPlugin, ...] = ()
+    reserve: tuple[ReservePlugin, ...] = ()
+    permit: tuple[PermitPlugin, ...] = ()
+    pre_bind: tuple[PreBindPlugin, ...] = ()
+    # The first that does it has done it.
+    bind: tuple[BindPlugin, ...] = ()
+    post_bind: tuple[PostBindPlugin, ...] = ()
 
 
 class Sweep:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pybernetes.scheduler.framework import ALL_SLOTS, Follows
 from pybernetes.scheduler.reasons import Diagnosis, sentence_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence, Set
     from datetime import datetime
 
     from pybernetes.api.types.core_v1 import Pod
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pybernetes.scheduler.framework import Cycle, Profile
 
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
+TERMINATING = "not eligible due to a terminating pod on the nominated node."
 NO_VICTIMS = "No preemption victims found for incoming pod"
 # Upstream looks at a tenth of the nodes, and at 100 at least.
 MIN_CANDIDATES = 100
@@ -54,16 +56,30 @@ class PreemptionPlan:
 
     candidate: Candidate | None
     message: str = ""
+    # Somebody is leaving for this pod already: it only has to wait.
+    waits: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan_preemption(
-    profile: Profile, cycle: Cycle, diagnosis: Diagnosis, budgets: Sequence[Budget]
+    profile: Profile,
+    cycle: Cycle,
+    diagnosis: Diagnosis,
+    budgets: Sequence[Budget],
+    *,
+    promised: str = "",
+    leaving: Set[str] = frozenset(),
 ) -> PreemptionPlan:
-    """The best node to make room on, or why there is none."""
+    """The best node to make room on, or why there is none.
+
+    `promised` is the node somebody leaves for this pod already, `leaving` the uids of pods that
+    were told to go and may not show it yet.
+    """
     pod = cycle.pod
     if pod.spec.preemption_policy == "Never":
         return PreemptionPlan(None, "not eligible due to preemptionPolicy=Never.")
+    if promised and _somebody_leaves(cycle, promised, leaving):
+        return PreemptionPlan(None, TERMINATING, waits=True)
     possible = [
         name
         for refusals, _ in diagnosis.by_node.groups()
@@ -75,8 +91,9 @@ def plan_preemption(
         counts[NOT_HELPFUL] = hopeless
     limit = max(MIN_CANDIDATES, len(possible) // CANDIDATE_SHARE)
     candidates: list[Candidate] = []
+    fit = _Fit(profile, cycle)
     for name in possible:
-        found = _victims_on(profile, cycle, name, budgets)
+        found = _victims_on(fit, cycle, name, budgets)
         if found is None:
             counts[NO_VICTIMS] = counts.get(NO_VICTIMS, 0) + 1
             continue
@@ -84,7 +101,7 @@ def plan_preemption(
         if len(candidates) >= limit:
             break
     if not candidates:
-        return PreemptionPlan(None, sentence_of(diagnosis.nodes, counts), counts)
+        return PreemptionPlan(None, sentence_of(diagnosis.nodes, counts), counts=counts)
     return PreemptionPlan(min(candidates, key=_cost))
 
 
@@ -101,9 +118,50 @@ def budgets_of(
     ]
 
 
-def _victims_on(
-    profile: Profile, cycle: Cycle, node: str, budgets: Sequence[Budget]
-) -> Candidate | None:
+def _somebody_leaves(cycle: Cycle, node: str, leaving: Set[str]) -> bool:
+    columns = cycle.columns
+    slot = columns.slot_of.get(node)
+    if slot is None:
+        return False
+    priority = cycle.pod.spec.priority or 0
+    return any(
+        (placed.leaving or placed.pod.metadata.uid in leaving)
+        and (placed.pod.spec.priority or 0) < priority
+        for placed in columns.pods_on(slot)
+    )
+
+
+class _Fit:
+    """Asks the filters again and again about single nodes while pods come and go.
+
+    What depends on nodes alone is asked once, what depends on the pods of a node for that node.
+    """
+
+    def __init__(self, profile: Profile, cycle: Cycle) -> None:
+        self._cycle = cycle
+        self._plugins = [p for p in profile.filters if p.follows is not Follows.NODES]
+        self._nodes_pass = cycle.columns.alive.copy()
+        for plugin in profile.filters:
+            if plugin.follows is Follows.NODES and (verdict := plugin.filter(cycle)) is not None:
+                self._nodes_pass &= verdict.passes
+
+    def fits(self, slot: int) -> bool:
+        if not self._nodes_pass[slot]:
+            return False
+        cycle = self._cycle
+        for plugin in self._plugins:
+            single = plugin.follows is Follows.SLOT
+            cycle.window = slice(slot, slot + 1) if single else ALL_SLOTS
+            try:
+                verdict = plugin.filter(cycle)
+            finally:
+                cycle.window = ALL_SLOTS
+            if verdict is not None and not verdict.passes[0 if single else slot]:
+                return False
+        return True
+
+
+def _victims_on(fit: _Fit, cycle: Cycle, node: str, budgets: Sequence[Budget]) -> Candidate | None:
     columns = cycle.columns
     slot = columns.slot_of[node]
     priority = cycle.pod.spec.priority or 0
@@ -117,13 +175,13 @@ def _victims_on(
     victims: list[PlacedPod] = []
     violations = 0
     try:
-        if not _fits(profile, cycle, slot):
+        if not fit.fits(slot):
             return None
         violating, harmless = _by_budget(lower, budgets)
         for group, violates in ((violating, 1), (harmless, 0)):
             for placed in group:
                 columns.add_pod(placed.pod, placed.features, node)
-                if not _fits(profile, cycle, slot):
+                if not fit.fits(slot):
                     columns.remove_pod(placed.pod.metadata.uid)
                     victims.append(placed)
                     violations += violates
@@ -133,14 +191,6 @@ def _victims_on(
     if not victims:
         return None
     return Candidate(node, tuple(placed.pod for placed in victims), violations)
-
-
-def _fits(profile: Profile, cycle: Cycle, slot: int) -> bool:
-    for plugin in profile.filters:
-        verdict = plugin.filter(cycle)
-        if verdict is not None and not verdict.passes[slot]:
-            return False
-    return True
 
 
 def _by_budget(

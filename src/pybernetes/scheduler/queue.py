@@ -47,7 +47,6 @@ class Event(Enum):
     POD_CHANGED = "AssignedPodUpdate"
     POD_DELETED = "AssignedPodDelete"
     NAMESPACE_CHANGED = "NamespaceUpdate"
-    SIBLINGS_CHANGED = "ServiceUpdate"
 
 
 _ROOM = frozenset({Event.NODE_ADDED, Event.NODE_CHANGED, Event.POD_DELETED, Event.POD_CHANGED})
@@ -157,7 +156,7 @@ class SchedulingQueue:
     def take(self, limit: int) -> list[QueuedPod]:
         """The next pod, with those of the same shape and priority behind it, at most `limit`.
 
-        They are in flight until `done` or `failed` is called for each.
+        They are in flight until `remove` or `failed` is called for each.
         """
         first = self._pop_active()
         if first is None:
@@ -180,10 +179,6 @@ class SchedulingQueue:
             queued.attempts += 1
             self._in_flight[queued.uid] = self._events
         return taken
-
-    def done(self, uid: str) -> None:
-        """The pod was given a node."""
-        self.remove(uid)
 
     def failed(self, uid: str, now: float, diagnosis: Diagnosis | None) -> None:
         """No node for it, or binding failed (`diagnosis` None): when is it tried again?"""

@@ -13,34 +13,21 @@ bindings, the PodScheduled condition, nominations and events. Rules:
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from pybernetes.api.types.core_v1 import (
-    Binding,
-    Namespace,
-    Node,
-    ObjectReference,
-    Pod,
-    PodCondition,
-)
-from pybernetes.api.types.meta_v1 import ObjectMeta
+from pybernetes.api.types.core_v1 import Namespace, Node, Pod
 from pybernetes.api.types.policy_v1 import PodDisruptionBudget
-from pybernetes.apimachinery.errors import Conflict, NotFound, StatusError
-from pybernetes.apimachinery.meta import key_of
 from pybernetes.apimachinery.selector import selector_of
-from pybernetes.apimachinery.timestamp import format_time
-from pybernetes.client import PatchType
+from pybernetes.scheduler.binding import Binder, Outcome
 from pybernetes.scheduler.columns import NodeColumns
 from pybernetes.scheduler.config import SchedulerConfig, default_config
 from pybernetes.scheduler.features import features_of
 from pybernetes.scheduler.framework import Cycle, Profile, Sweep
-from pybernetes.scheduler.preemption import Candidate, budgets_of, plan_preemption
+from pybernetes.scheduler.preemption import Candidate, PreemptionPlan, budgets_of, plan_preemption
 from pybernetes.scheduler.queue import Event, QueuedPod, SchedulingQueue
 from pybernetes.scheduler.reasons import Diagnosis
+from pybernetes.scheduler.reporting import Reporter
 from pybernetes.scheduler.siblings import Siblings
 
 if TYPE_CHECKING:
@@ -49,12 +36,8 @@ if TYPE_CHECKING:
     from pybernetes.aio.clock import Clock
     from pybernetes.client import Caches, Client, EventRecorder
 
-log = logging.getLogger(__name__)
-
 # Pods decided between two looks at the other tasks of the process.
-BATCH = 256
-# Bindings on their way to the API at once.
-BINDINGS_AT_ONCE = 64
+BATCH = 64
 FINISHED = ("Succeeded", "Failed")
 
 
@@ -79,8 +62,9 @@ class Scheduler:
         recorder: EventRecorder,
         config: SchedulerConfig | None = None,
     ) -> None:
-        self._client, self._clock, self._random = client, clock, random
-        self._recorder = recorder
+        self._random = random
+        self._binder = Binder(client, recorder)
+        self._reporter = Reporter(client, clock, recorder)
         self._config = config or default_config()
         self._pods, self._nodes = caches.of(Pod), caches.of(Node)
         self._namespaces = caches.of(Namespace)
@@ -94,7 +78,8 @@ class Scheduler:
         self._assumed: dict[str, str] = {}
         # uid → (node, priority) of pods that wait for their victims to leave.
         self._nominated: dict[str, tuple[str, int]] = {}
-        self._free_bindings = asyncio.Semaphore(BINDINGS_AT_ONCE)
+        # Pods that are being told to leave.
+        self._evicted: set[str] = set()
 
     async def run(self) -> None:
         """Schedule until cancelled."""
@@ -145,11 +130,12 @@ class Scheduler:
         if new is None:
             assert old is not None
             self.columns.remove_node(old.metadata.name)
+            self._happened(Event.NODE_DELETED)
             return
         self.columns.set_node(new)
         if old is None:
             self._happened(Event.NODE_ADDED)
-        elif _matters(old, new):
+        elif _node_matters(old, new):
             self._happened(Event.NODE_CHANGED)
 
     def _namespace_changed(self, old: Namespace | None, new: Namespace | None) -> None:
@@ -165,20 +151,22 @@ class Scheduler:
         assert pod is not None
         uid = pod.metadata.uid
         if new is None or new.status.phase in FINISHED:
+            held = uid in self.columns.pods or uid in self._nominated
             self._forget(uid)
-            if pod.spec.node_name or uid in self.columns.pods:
-                self.columns.remove_pod(uid)
+            self.columns.remove_pod(uid)
+            if held:
                 self._happened(Event.POD_DELETED)
             return
         if new.spec.node_name:
-            fresh = uid not in self.columns.pods
             self._forget(uid)
             self.columns.add_pod(new, features_of(new), new.spec.node_name)
-            if fresh:
+            # Also what we bound ourselves: pods that want to be near it may go now.
+            if old is None or not old.spec.node_name:
                 self._happened(Event.POD_ADDED)
-            elif old is not None and old.metadata.labels != new.metadata.labels:
+            elif _pod_matters(old, new):
                 self._happened(Event.POD_CHANGED)
-        elif uid not in self._assumed:
+        # Bound already, and this is what the pod was before.
+        elif uid not in self._assumed or self.queue.get(uid) is not None:
             self._enqueue(old, new)
 
     def _enqueue(self, old: Pod | None, new: Pod) -> None:
@@ -186,6 +174,7 @@ class Scheduler:
         if profile is None:
             return
         if new.metadata.deletion_timestamp is not None:
+            self._nominated.pop(new.metadata.uid, None)
             self.queue.remove(new.metadata.uid)
             return
         # Our own condition and nomination come back as changes: they are no reason to try again.
@@ -193,6 +182,9 @@ class Scheduler:
             if (queued := self.queue.get(new.metadata.uid)) is not None:
                 queued.pod = new
             return
+        if new.status.nominated_node_name and new.metadata.uid not in self._nominated:
+            promise = (new.status.nominated_node_name, new.spec.priority or 0)
+            self._nominated[new.metadata.uid] = promise
         queued = QueuedPod(new, features_of(new), added_at=self._loop_time())
         for plugin in profile.pre_enqueue:
             if (gate := plugin.pre_enqueue(new)) is not None:
@@ -214,27 +206,59 @@ class Scheduler:
 
     def _schedule(self, batch: list[QueuedPod], tasks: asyncio.TaskGroup) -> None:
         """Place pods of one shape; what does not fit is diagnosed once for all of them."""
+        if len(batch) > 1 and any(queued.uid in self._nominated for queued in batch):
+            # Each counts with the room that is promised to the others, not with its own.
+            for queued in batch:
+                self._schedule([queued], tasks)
+            return
         profile = self._config.profile(batch[0].pod.spec.scheduler_name)
         assert profile is not None
         reserved = self._reserve_nominated(batch[0])
+        left: list[QueuedPod] = []
         try:
-            cycle = self._cycle(batch[0])
-            sweep = Sweep(profile, cycle)
-            diagnosis: Diagnosis | None = None
-            for queued in batch:
-                slot = sweep.choose(self._random) if diagnosis is None else None
-                if slot is not None:
-                    node = self.columns.names[slot]
-                    self._assume(queued, node)
-                    sweep.placed(slot)
-                    tasks.create_task(self._bind(queued, node), name=f"bind/{key_of(queued.pod)}")
-                    continue
-                if diagnosis is None:
-                    diagnosis = Diagnosis(self.columns.count, sweep.refusals())
-                self._refuse(queued, profile, cycle, diagnosis, tasks)
+            left = self._sweep(profile, batch, tasks)
         finally:
             for uid in reserved:
                 self.columns.remove_pod(uid)
+        for queued in left:
+            self._schedule([queued], tasks)
+
+    def _sweep(
+        self, profile: Profile, batch: list[QueuedPod], tasks: asyncio.TaskGroup
+    ) -> list[QueuedPod]:
+        """Gives back the pods that have to be looked at again, because room was promised."""
+        cycle = self._cycle(batch[0])
+        for plugin in profile.pre_filter:
+            if (refusal := plugin.pre_filter(cycle)) is not None:
+                hopeless = Diagnosis(self.columns.count, of_pod=refusal)
+                for queued in batch:
+                    self._refuse(queued, hopeless, PreemptionPlan(None), tasks)
+                return []
+        sweep = Sweep(profile, cycle)
+        diagnosis: Diagnosis | None = None
+        plan = PreemptionPlan(None)
+        for index, queued in enumerate(batch):
+            slot = self._choose(sweep, queued) if diagnosis is None else None
+            if slot is not None:
+                self._place(queued, profile, slot, tasks)
+                sweep.placed(slot)
+                continue
+            if diagnosis is None:
+                diagnosis = Diagnosis(self.columns.count, sweep.refusals())
+                plan = self._plan_preemption(profile, cycle, queued, diagnosis)
+                diagnosis = replace(diagnosis, preemption=plan.message)
+            self._refuse(queued, diagnosis, plan, tasks)
+            if plan.candidate is not None:
+                return batch[index + 1 :]
+        return []
+
+    def _choose(self, sweep: Sweep, queued: QueuedPod) -> int | None:
+        """The node that was promised, if it can be; else the best."""
+        if (promise := self._nominated.get(queued.uid)) is not None:
+            slot = self.columns.slot_of.get(promise[0])
+            if slot is not None and sweep.feasible[slot]:
+                return slot
+        return sweep.choose(self._random)
 
     def _cycle(self, queued: QueuedPod) -> Cycle:
         return Cycle(
@@ -255,137 +279,88 @@ class Scheduler:
             reserved.append(uid)
         return reserved
 
-    def _assume(self, queued: QueuedPod, node: str) -> None:
-        uid = queued.uid
+    def _place(
+        self, queued: QueuedPod, profile: Profile, slot: int, tasks: asyncio.TaskGroup
+    ) -> None:
+        """Assume the pod on the node and bind it beside the loop."""
+        uid, node = queued.uid, self.columns.names[slot]
         self._assumed[uid] = node
         self._nominated.pop(uid, None)
         self.columns.add_pod(queued.pod, queued.features, node)
+        for plugin in profile.reserve:
+            if (refusal := plugin.reserve(queued.pod, node)) is not None:
+                for each in profile.reserve:
+                    each.unreserve(queued.pod, node)
+                self._take_back(queued, Outcome(refusal=refusal))
+                return
+        tasks.create_task(
+            self._bind(queued, profile, node), name=f"bind/{queued.pod.metadata.name}"
+        )
+
+    def _plan_preemption(
+        self, profile: Profile, cycle: Cycle, queued: QueuedPod, diagnosis: Diagnosis
+    ) -> PreemptionPlan:
+        if not profile.preempts or not diagnosis.by_node:
+            return PreemptionPlan(None)
+        promised, _ = self._nominated.get(queued.uid, ("", 0))
+        budgets = budgets_of(self._budgets.list(), selector_of)
+        return plan_preemption(
+            profile, cycle, diagnosis, budgets, promised=promised, leaving=self._evicted
+        )
 
     def _refuse(
         self,
         queued: QueuedPod,
-        profile: Profile,
-        cycle: Cycle,
         diagnosis: Diagnosis,
+        plan: PreemptionPlan,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        candidate: Candidate | None = None
-        if profile.preempts and diagnosis.by_node:
-            budgets = budgets_of(self._budgets.list(), selector_of)
-            of_this = Cycle(queued.pod, queued.features, self.columns, cycle.siblings)
-            plan = plan_preemption(profile, of_this, diagnosis, budgets)
-            candidate = plan.candidate
-            diagnosis = replace(diagnosis, preemption=plan.message)
+        candidate = plan.candidate
         self.queue.failed(queued.uid, self._loop_time(), diagnosis)
         if candidate is not None:
             self._nominated[queued.uid] = (candidate.node, queued.priority)
+            self._evicted.update(victim.metadata.uid for victim in candidate.victims)
+        elif not plan.waits:
+            self._nominated.pop(queued.uid, None)
+        nominated, _ = self._nominated.get(queued.uid, ("", 0))
         tasks.create_task(
-            self._report(queued.pod, diagnosis, candidate), name=f"report/{key_of(queued.pod)}"
+            self._report(queued.pod, diagnosis, candidate, nominated),
+            name=f"report/{queued.pod.metadata.name}",
         )
 
     # --- writing ----------------------------------------------------------------------------------
 
-    async def _bind(self, queued: QueuedPod, node: str) -> None:
-        pod = queued.pod
-        name, namespace = pod.metadata.name, pod.metadata.namespace
-        binding = Binding(
-            metadata=ObjectMeta(name=name, namespace=namespace, uid=pod.metadata.uid),
-            target=ObjectReference(kind="Node", name=node),
-        )
-        try:
-            async with self._free_bindings:
-                await self._client.create_subresource(Pod, name, namespace, "binding", binding)
-        except NotFound:
-            self._take_back(queued, None)
+    async def _report(
+        self, pod: Pod, diagnosis: Diagnosis, candidate: Candidate | None, nominated: str
+    ) -> None:
+        await self._reporter.refused(pod, diagnosis.sentence(), candidate, nominated=nominated)
+        if candidate is not None:
+            # From here on the watch shows who leaves.
+            self._evicted.difference_update(v.metadata.uid for v in candidate.victims)
+
+    async def _bind(self, queued: QueuedPod, profile: Profile, node: str) -> None:
+        outcome = await self._binder.bind(profile, queued.pod, node)
+        if outcome.bound:
             self.queue.remove(queued.uid)
-        except StatusError as error:
-            self._take_back(queued, error)
+            return
+        for plugin in profile.reserve:
+            plugin.unreserve(queued.pod, node)
+        self._take_back(queued, outcome)
+
+    def _take_back(self, queued: QueuedPod, outcome: Outcome) -> None:
+        """The pod takes nothing on that node after all."""
+        uid = queued.uid
+        # The watch may have shown the pod bound, or gone, before the answer came.
+        if self._assumed.pop(uid, None) is None:
+            return
+        self.columns.remove_pod(uid)
+        if outcome.gone:
+            self.queue.remove(uid)
         else:
-            self.queue.done(queued.uid)
-            said = f"Successfully assigned {namespace}/{name} to {node}"
-            self._recorder.record(pod, "Normal", "Scheduled", said, action="Binding")
-
-    def _take_back(self, queued: QueuedPod, error: StatusError | None) -> None:
-        """The binding failed: the pod takes nothing on that node."""
-        if self._assumed.pop(queued.uid, None) is None:
-            return
-        self.columns.remove_pod(queued.uid)
-        if error is None:
-            return
-        if not isinstance(error, Conflict):
-            log.warning("binding failed, will retry", extra={"pod": str(key_of(queued.pod))})
-        self.queue.failed(queued.uid, self._loop_time(), None)
-        self._wake.set()
-
-    async def _report(self, pod: Pod, diagnosis: Diagnosis, candidate: Candidate | None) -> None:
-        """Condition, nomination and event; and make room if somebody has to leave."""
-        message = diagnosis.sentence()
-        self._recorder.record(pod, "Warning", "FailedScheduling", message, action="Scheduling")
-        try:
-            if candidate is not None:
-                await self._make_room(pod, candidate)
-            await self._mark_unschedulable(pod, message, candidate.node if candidate else "")
-        except NotFound:
-            return
-        except StatusError as error:
-            log.warning(
-                "could not write why a pod waits",
-                extra={"pod": str(key_of(pod)), "error": str(error)},
-            )
-
-    async def _mark_unschedulable(self, pod: Pod, message: str, node: str) -> None:
-        condition = PodCondition(
-            type="PodScheduled",
-            status="False",
-            reason="Unschedulable",
-            message=message,
-            last_transition_time=self._clock.now().replace(microsecond=0),
-            observed_generation=pod.metadata.generation or 0,
-        )
-        known = next((c for c in pod.status.conditions if c.type == "PodScheduled"), None)
-        if known is not None and known.status == "False":
-            condition = msgspec.structs.replace(
-                condition, last_transition_time=known.last_transition_time
-            )
-        if known == condition and pod.status.nominated_node_name == node:
-            return
-        status: dict[str, object] = {"conditions": [_condition_patch(condition)]}
-        if node or pod.status.nominated_node_name:
-            status["nominatedNodeName"] = node or None
-        await self._client.patch(
-            Pod,
-            pod.metadata.name,
-            pod.metadata.namespace,
-            patch={"metadata": {"uid": pod.metadata.uid}, "status": status},
-            type=PatchType.STRATEGIC,
-            subresource="status",
-        )
-
-    async def _make_room(self, pod: Pod, candidate: Candidate) -> None:
-        for victim in candidate.victims:
-            said = f"Preempted by pod {pod.metadata.uid} on node {candidate.node}"
-            disruption = PodCondition(
-                type="DisruptionTarget",
-                status="True",
-                reason="PreemptionByScheduler",
-                message=f"{pod.spec.scheduler_name}: preempting to accommodate a higher priority pod",
-                last_transition_time=self._clock.now().replace(microsecond=0),
-            )
-            try:
-                await self._client.patch(
-                    Pod,
-                    victim.metadata.name,
-                    victim.metadata.namespace,
-                    patch={"status": {"conditions": [_condition_patch(disruption)]}},
-                    type=PatchType.STRATEGIC,
-                    subresource="status",
-                )
-                await self._client.delete(victim)
-            except NotFound:
-                continue
-            self._recorder.record(
-                victim, "Normal", "Preempted", said, action="Preempting", related=pod
-            )
+            of_pod = outcome.refusal
+            diagnosis = Diagnosis(self.columns.count, of_pod=of_pod) if of_pod else None
+            self.queue.failed(uid, self._loop_time(), diagnosis)
+        self._happened(Event.POD_DELETED)
 
 
 async def run_scheduler(
@@ -401,7 +376,16 @@ async def run_scheduler(
     await Scheduler(client, caches, clock, random, recorder, config).run()
 
 
-def _matters(old: Node, new: Node) -> bool:
+def _pod_matters(old: Pod, new: Pod) -> bool:
+    """Whether the change could make room for another pod, or make it welcome."""
+    return (
+        old.metadata.labels != new.metadata.labels
+        or (old.spec is not new.spec and old.spec.containers != new.spec.containers)
+        or (old.metadata.deletion_timestamp is None) != (new.metadata.deletion_timestamp is None)
+    )
+
+
+def _node_matters(old: Node, new: Node) -> bool:
     """Whether the change could make room; heartbeats of a condition do not."""
     return (
         old.spec != new.spec
@@ -410,17 +394,3 @@ def _matters(old: Node, new: Node) -> bool:
         or [(c.type, c.status) for c in old.status.conditions]
         != [(c.type, c.status) for c in new.status.conditions]
     )
-
-
-def _condition_patch(condition: PodCondition) -> dict[str, object]:
-    patch: dict[str, object] = {
-        "type": condition.type,
-        "status": condition.status,
-        "reason": condition.reason,
-        "message": condition.message,
-    }
-    if condition.last_transition_time is not None:
-        patch["lastTransitionTime"] = format_time(condition.last_transition_time)
-    if condition.observed_generation:
-        patch["observedGeneration"] = condition.observed_generation
-    return patch

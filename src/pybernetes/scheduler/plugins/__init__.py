@@ -6,6 +6,7 @@ Names and weights are upstream's. A plugin from elsewhere is found by the entry 
 
 from __future__ import annotations
 
+from pybernetes.scheduler.plugins.default_binder import DefaultBinder
 from pybernetes.scheduler.plugins.image_locality import ImageLocality
 from pybernetes.scheduler.plugins.inter_pod_affinity import InterPodAffinity
 from pybernetes.scheduler.plugins.node_affinity import NodeAffinity
@@ -39,11 +40,14 @@ SCORES = (
     (ImageLocality, 1),
 )
 PRE_ENQUEUE = (SchedulingGates,)
+BIND = (DefaultBinder,)
 
 __all__ = [
+    "BIND",
     "FILTERS",
     "PRE_ENQUEUE",
     "SCORES",
+    "DefaultBinder",
     "ImageLocality",
     "InterPodAffinity",
     "NodeAffinity",
