@@ -133,6 +133,8 @@ async def test_a_namespace_with_pods_that_hang_waits_for_them(cluster: Cluster) 
     await cluster.run_for(minutes=10)
     assert await names(cluster, Pod, "team") == ["hangs"]
     assert "team" in await names(cluster, Namespace)
+    # What a pod uses is there as long as the pod is.
+    assert await names(cluster, ConfigMap, "team") == ["kube-root-ca.crt"]
     await cluster.client.delete(Pod, "hangs", "team", grace_seconds=0)
     await cluster.run_for(seconds=20)
     assert "team" not in await names(cluster, Namespace)

@@ -153,7 +153,7 @@ class NamespaceController:
         """Ask for the deletion of everything; what is still there afterwards."""
         left = Leftovers()
         resources = [r for r in await served_resources(self._client) if _is_content(r)]
-        # Pods go first and with their grace: what they use must outlive them.
+        # Pods go first and with their grace.
         resources.sort(key=lambda r: (r.kind.group, r.kind.plural) != ("", "pods"))
         for resource in resources:
             try:
@@ -163,8 +163,10 @@ class NamespaceController:
                 continue
             except StatusError as error:
                 left.errors.append(f"{resource.group_resource}: {error.message}")
-            if resource.kind.plural == "pods" and left.remaining:
+            if resource.group_resource == "pods" and not left.empty:
+                # What they use stays until they are gone (KEP-5080).
                 left.grace = await self._grace(name)
+                return left
         return left
 
     async def _delete_all(self, resource: ServedResource, name: str) -> None:
