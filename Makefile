@@ -19,12 +19,14 @@ up: $(VENV)/.installed system
 down: $(VENV)/.installed
 	@$(BIN)/p8s down --purge
 
-test: test-unit test-e2e
+# Everything that can run here; what needs more than this machine has is skipped, and says why.
+test: $(VENV)/.developing test-system
+	$(BIN)/pytest
 
+# Less than a minute: no containers, nothing slow.
 test-unit: $(VENV)/.developing
-	$(BIN)/pytest -m "not e2e"
+	$(BIN)/pytest -m "not e2e and not slow"
 
-# What needs root, containerd and namespaces; on a machine without them pytest says what it skips.
 test-e2e: $(VENV)/.developing test-system
 	$(BIN)/pytest -m e2e
 
