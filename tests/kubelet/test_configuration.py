@@ -13,6 +13,7 @@ from pybernetes.api.types.core_v1 import (
     EnvFromSource,
     EnvVar,
     EnvVarSource,
+    PersistentVolumeClaimVolumeSource,
     SecretKeySelector,
     Volume,
 )
@@ -52,6 +53,16 @@ async def test_a_missing_config_map_of_a_volume_is_waited_for(node: Node, kubele
     assert f"FailedMount: {text}" in said
     await node.client.create(config_map("settings"))
     assert (await node.get()).status.phase == "Running"
+
+
+async def test_a_volume_nobody_can_mount_is_said(node: Node, kubelet: Kubelet) -> None:
+    claim = PersistentVolumeClaimVolumeSource(claim_name="data")
+    await node.create(volumes=(Volume(name="data", persistent_volume_claim=claim),))
+    await asyncio.sleep(1)
+    text = "volumes of type persistentVolumeClaim are not supported by this node"
+    said = f'FailedMount: MountVolume.SetUp failed for volume "data" : {text}'
+    assert said in await node.events()
+    assert (await node.get()).status.phase == "Pending"
 
 
 async def test_the_environment_reaches_the_container(node: Node, kubelet: Kubelet) -> None:

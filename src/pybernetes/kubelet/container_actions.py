@@ -188,8 +188,11 @@ class ContainerActions:
             log.warning("dead containers of %s: %s", pod.metadata.name, error)
         if context.config.is_simulated:
             return
-        directory = Path(context.config.pod_log_dir(pod)) / name
-        for path in directory.glob("*.log*"):
+        files = [*(Path(context.config.pod_log_dir(pod)) / name).glob("*.log*")]
+        words = termination_file(context, pod, name, number)
+        if words is not None:
+            files += words.parent.glob("*")
+        for path in files:
             old = path.name.partition(".")[0]
             if old.isdecimal() and int(old) < number - 1:
                 path.unlink(missing_ok=True)

@@ -102,7 +102,8 @@ class Kubelet:
         self.config = config
         machine = SIMULATED
         if config.root_dir is not None:
-            (config.root_dir / "pods").mkdir(parents=True, exist_ok=True)
+            # Containers come in by mounts; nobody else has business here.
+            (config.root_dir / "pods").mkdir(mode=0o700, parents=True, exist_ok=True)
             machine = look_at_machine(config.root_dir)
         capacity = capacity_of(config, machine)
         facts = NodeFacts(

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 _MS_NOSUID, _MS_NODEV = 2, 4
 
 
-def mount_memory(directory: Path, size_bytes: int | None = None) -> None:
-    """A tmpfs there; what is one already stays as it is. Raises OSError."""
+def mount_memory(directory: Path, size_bytes: int | None = None) -> bool:
+    """A tmpfs there; False if there was one already, which stays as it is. Raises OSError."""
     if any(mount.path == str(directory) for mount in mount_points()):
-        return
+        return False
     options = f"size={size_bytes}" if size_bytes else ""
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.mount(
@@ -27,6 +27,7 @@ def mount_memory(directory: Path, size_bytes: int | None = None) -> None:
     if result != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), str(directory))
+    return True
 
 
 def remove_tree(directory: Path) -> None:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pybernetes.api.types._struct import wire_name
 from pybernetes.api.types.authentication_v1 import (
     BoundObjectReference,
     TokenRequest,
@@ -119,10 +120,15 @@ class PodVolumes:
             await asyncio.to_thread(remove_tree, directory)
 
     async def _set_up(self, volume: Volume) -> None:
+        path = self.path_of(volume.name)
         if is_made_of_objects(volume):
+            if path is not None:
+                path.mkdir(parents=True, exist_ok=True)
+                if volume.secret is not None or tokens_of(volume):
+                    self._keep_in_memory(path)
+                path.chmod(0o755)
             await self._write_content(volume)
             return
-        path = self.path_of(volume.name)
         if volume.host_path is not None:
             if path is not None:
                 set_up_host_path(volume.host_path)
@@ -130,15 +136,19 @@ class PodVolumes:
             if path is not None:
                 self._make_empty_dir(path, volume.empty_dir)
         elif volume.image is None:
-            raise ContentProblem("volumes of this kind are not supported by this node")
+            raise ContentProblem(
+                f"volumes of type {_kind_of(volume)} are not supported by this node"
+            )
 
     def _make_empty_dir(self, path: Path, source: EmptyDirVolumeSource) -> None:
-        if path.is_dir():
-            return
-        path.mkdir(parents=True)
+        there = path.is_dir()
+        path.mkdir(parents=True, exist_ok=True)
         if source.medium == "Memory":
+            # After a reboot the directory is there and the mount is not.
             limit = int_value(source.size_limit) if source.size_limit else None
-            mount_memory(path, limit)
+            there = not mount_memory(path, limit)
+        if there:
+            return
         path.chmod(0o777)
         group = self._group
         if group is not None:
@@ -179,11 +189,6 @@ class PodVolumes:
         path = self.path_of(volume.name)
         if path is None:
             return
-        if not path.is_dir():
-            path.mkdir(parents=True)
-            path.chmod(0o755)
-            if volume.secret is not None or tokens:
-                self._keep_in_memory(path)
         write_atomically(path, payload, self._context.clock.now(), group=self._group)
 
     def _keep_in_memory(self, path: Path) -> None:
@@ -192,7 +197,6 @@ class PodVolumes:
             mount_memory(path)
         except PermissionError:
             return
-        path.chmod(0o755)
 
     async def _token(self, volume: str, projection: ServiceAccountTokenProjection) -> str:
         if self._context.config.is_simulated:
@@ -232,6 +236,12 @@ def _plugin_of(volume: Volume) -> str | None:
         if getattr(volume, attribute) is not None:
             return plugin
     return None
+
+
+def _kind_of(volume: Volume) -> str:
+    """The name of its source, as in a manifest."""
+    found = [wire_name(n) for n in volume.__struct_fields__ if n != "name" and getattr(volume, n)]
+    return found[0] if found else "unknown"
 
 
 def set_up_host_path(source: HostPathVolumeSource) -> None:
