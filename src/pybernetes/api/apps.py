@@ -156,7 +156,7 @@ def _validate_strategy(strategy: DeploymentStrategy) -> Iterator[FieldError]:
             )
         return
     if strategy.type != "RollingUpdate":
-        yield path.type.not_supported(strategy.type, ["Recreate", "RollingUpdate"])
+        yield path.not_supported(strategy, ["Recreate", "RollingUpdate"])
         return
     rolling = strategy.rolling_update
     if rolling is None:

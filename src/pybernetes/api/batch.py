@@ -379,7 +379,9 @@ def validate_cron_job(new: CronJob, old: CronJob | None) -> Iterator[FieldError]
     if not spec.schedule:
         yield path.schedule.required()
     else:
-        for detail in schedule_errors(spec.schedule, has_zone=bool(spec.time_zone)):
+        allows_zone = old is not None and "TZ" in old.spec.schedule
+        has_zone = spec.time_zone is not None
+        for detail in schedule_errors(spec.schedule, allows_zone=allows_zone, has_zone=has_zone):
             yield path.schedule.invalid(spec.schedule, detail)
     if spec.time_zone is not None:
         for detail in time_zone_errors(spec.time_zone):

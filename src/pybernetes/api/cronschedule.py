@@ -1,7 +1,8 @@
 """Cron schedules as robfig/cron reads them: five fields, names, steps, `@every`, time zones.
 
-A day matches if the day of the month *or* the day of the week does, when both are restricted; a
-moment that a change to summer time skips is skipped, one that comes twice is taken once.
+A day matches if the day of the month *or* the day of the week does, when both are restricted.
+Hours are those that really pass: one that a change to summer time leaves out is left out, one
+that comes twice in autumn comes twice.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ _SHORTHANDS = {
     "@hourly": "0 * * * *",
 }
 _ZONE_PREFIX = re.compile(r"^(?:CRON_)?TZ=(\S+)\s+")
-# A schedule that matches nothing in five years never does (the 30th of February).
-_HORIZON = timedelta(days=5 * 366)
+# A schedule that matches nothing for so many years never does (the 30th of February).
+_YEARS = 5
+_MINUTE = timedelta(minutes=1)
 
 
 class ScheduleError(ValueError):
@@ -70,26 +72,25 @@ class Schedule:
         """The first moment after `moment`, in UTC; None if there is none within five years."""
         if self.every is not None:
             return moment.astimezone(UTC).replace(microsecond=0) + self.every
-        local = moment.astimezone(self.zone).replace(tzinfo=None, second=0, microsecond=0)
-        wall = local + timedelta(minutes=1)
-        end = wall + _HORIZON
-        while wall < end:
+        found = moment.astimezone(UTC).replace(second=0, microsecond=0) + _MINUTE
+        last_year = found.astimezone(self.zone).year + _YEARS
+        while (wall := found.astimezone(self.zone)).year <= last_year:
             if wall.month not in self.months:
-                wall = (wall.replace(day=1, hour=0, minute=0) + timedelta(days=32)).replace(day=1)
+                found = self._midnight((wall.replace(day=1) + timedelta(days=32)).replace(day=1))
             elif not self._is_day(wall):
-                wall = wall.replace(hour=0, minute=0) + timedelta(days=1)
+                found = self._midnight(wall + timedelta(days=1))
             elif wall.hour not in self.hours:
-                wall = wall.replace(minute=0) + timedelta(hours=1)
+                found += timedelta(minutes=60 - wall.minute)
             elif wall.minute not in self.minutes:
-                wall += timedelta(minutes=1)
+                found += _MINUTE
             else:
-                found = wall.replace(tzinfo=self.zone).astimezone(UTC)
-                # A wall time that does not exist comes back as another one.
-                exists = found.astimezone(self.zone).replace(tzinfo=None) == wall
-                if exists and found > moment:
-                    return found
-                wall += timedelta(minutes=1)
+                return found
         return None
+
+    def _midnight(self, day: datetime) -> datetime:
+        """When a day begins, in UTC; after the gap, where the clock skips midnight itself."""
+        begins = datetime(day.year, day.month, day.day, tzinfo=self.zone)
+        return begins.astimezone(UTC)
 
     def _is_day(self, wall: datetime) -> bool:
         day = wall.day in self.days
@@ -104,7 +105,8 @@ def parse_schedule(text: str, zone: str = "") -> Schedule:
     if (prefix := _ZONE_PREFIX.match(text)) is not None:
         zone, text = prefix[1], text[prefix.end() :]
     where = _zone(zone)
-    text = text.strip()
+    if not text:
+        raise ScheduleError("empty spec string")
     if text.startswith("@every "):
         try:
             every = parse_duration(text.removeprefix("@every "))
@@ -136,17 +138,22 @@ def parse_schedule(text: str, zone: str = "") -> Schedule:
     )
 
 
-def schedule_errors(text: str, *, has_zone: bool = False) -> list[str]:
-    """What is wrong with a CronJob's schedule."""
-    if "TZ" in text:
-        if has_zone:
-            return ["cannot use both timeZone field and TZ or CRON_TZ in schedule"]
-        return ["cannot use TZ or CRON_TZ in schedule, use timeZone field instead"]
+def schedule_errors(text: str, *, allows_zone: bool = False, has_zone: bool = False) -> list[str]:
+    """What is wrong with a CronJob's schedule.
+
+    Only objects that always had a zone in their schedule may keep it, and then not say another.
+    """
+    errors = []
     try:
         parse_schedule(text)
     except ScheduleError as error:
-        return [str(error)]
-    return []
+        errors.append(str(error))
+    if "TZ" in text:
+        if not allows_zone:
+            errors.append("cannot use TZ or CRON_TZ in schedule, use timeZone field instead")
+        elif has_zone:
+            errors.append("cannot use both timeZone field and TZ or CRON_TZ in schedule")
+    return errors
 
 
 def time_zone_errors(name: str) -> list[str]:
@@ -174,47 +181,51 @@ def _zone(name: str) -> tzinfo:
 
 
 def _is_star(part: str) -> bool:
-    return part.startswith(("*", "?"))
+    """Whether every value counts; a star with a step is a choice."""
+    spans = [piece.partition("/") for piece in part.split(",")]
+    return any(span in ("*", "?") and step in ("", "1") for span, _, step in spans)
 
 
 def _values(part: str, field: _Field) -> frozenset[int]:
     found: set[int] = set()
-    for piece in part.split(","):
+    for piece in filter(None, part.split(",")):
         found |= _range(piece, field)
     return frozenset(found)
 
 
 def _range(piece: str, field: _Field) -> set[int]:
     span, slash, step_text = piece.partition("/")
-    step = 1
-    if slash:
-        step = _number(step_text, field)
-        if step == 0:
-            raise ScheduleError(f"step of range should be a positive number: {piece}")
     low_text, dash, high_text = span.partition("-")
     if low_text in ("*", "?"):
         low, high = field.low, field.high
     else:
         low = _number(low_text, field)
-        high = _number(high_text, field) if dash else low
-        if slash and not dash:
-            high = field.high
-    if field.name == "day of week" and high == 7:
-        # Seven is Sunday too.
-        return {value % 7 for value in range(low, 8, step)}
+        if "-" in high_text:
+            raise ScheduleError(f"too many hyphens: {piece}")
+        # A number with a step is where the steps begin.
+        high = _number(high_text, field) if dash else field.high if slash else low
+    if "/" in step_text:
+        raise ScheduleError(f"too many slashes: {piece}")
+    step = _integer(step_text) if slash else 1
     if low < field.low:
         raise ScheduleError(f"beginning of range ({low}) below minimum ({field.low}): {piece}")
     if high > field.high:
         raise ScheduleError(f"end of range ({high}) above maximum ({field.high}): {piece}")
     if low > high:
         raise ScheduleError(f"beginning of range ({low}) beyond end of range ({high}): {piece}")
+    if step == 0:
+        raise ScheduleError(f"step of range should be a positive number: {piece}")
     return set(range(low, high + 1, step))
 
 
 def _number(text: str, field: _Field) -> int:
-    if text.lower() in field.names and text:
+    if text and text.lower() in field.names:
         return field.names.index(text.lower())
-    if not text.isdecimal():
+    return _integer(text)
+
+
+def _integer(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
         raise ScheduleError(
             f'failed to parse int from {text}: strconv.Atoi: parsing "{text}": invalid syntax'
         )
