@@ -15,13 +15,13 @@ from pybernetes.api.types.core_v1 import Node, Pod, PodSchedulingGate
 from pybernetes.api.types.meta_v1 import LabelSelector
 from pybernetes.api.types.policy_v1 import PodDisruptionBudget, PodDisruptionBudgetSpec
 from pybernetes.api.types.scheduling_v1 import PriorityClass
-from pybernetes.testing import Cluster
 from pybernetes.testing.builders import metadata, pod, taint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pybernetes.api.types.core_v1 import PodCondition
+    from pybernetes.testing import Cluster
 
 
 def scheduled(found: Pod) -> PodCondition | None:
