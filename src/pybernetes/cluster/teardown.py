@@ -42,10 +42,21 @@ def take_down(config: ClusterConfig, *, purge: bool = False) -> Iterator[str]:
         yield f"deleted {config.directory}"
 
 
+def take_down_agent(node: NodeSettings, *, purge: bool = False) -> Iterator[str]:
+    """The same for a machine that only joined a cluster."""
+    if process.stop(node.pid_file):
+        yield f"stopped node {node.name}"
+    remove_node(node, keep_images=not purge)
+    yield f"removed the containers and the network of node {node.name}"
+    if purge:
+        yield f"deleted {node.directory}"
+
+
 def remove_node(node: NodeSettings, *, keep_images: bool = False) -> None:
     """Containers, mounts, processes, cgroups; rules, links and routes; the node's directory.
 
-    With `keep_images` the store of images stays in it, so that the next start finds them.
+    With `keep_images` the store of images stays in it, and so do the files that say who the node
+    is: the next start finds both.
     """
     from pybernetes.kubelet.runtime import containerd_removal, linux
     from pybernetes.network import podnetwork
@@ -75,8 +86,8 @@ def remove_node(node: NodeSettings, *, keep_images: bool = False) -> None:
         shutil.rmtree(node.directory, ignore_errors=True)
         return
     for path in node.directory.iterdir():
-        if path != node.containerd().directory:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        if path.is_dir() and path != node.containerd().directory:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def isolation_name(config: ClusterConfig) -> str:

@@ -21,10 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pybernetes.cluster.teardown import take_down
+    from pybernetes.cluster import nodesettings
+    from pybernetes.cluster.teardown import take_down, take_down_agent
 
     directory = data_dir_of(options)
     config = cluster_config.load(directory)
+    if config is None and (node := nodesettings.load(directory)) is not None:
+        for line in take_down_agent(node, purge=options.purge):
+            print(line)
+        return 0
     if config is None:
         print(f"there is no cluster in {directory}; nothing to do")
         return 0
