@@ -21,7 +21,8 @@ from pybernetes.apimachinery.errors import NotFound, StatusError
 from pybernetes.client import NORMAL, WARNING, PatchType, changes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from datetime import timedelta
 
     from pybernetes.api.types.core_v1 import PodTemplateSpec
     from pybernetes.apimachinery.meta import Key
@@ -149,6 +150,16 @@ def _orphanage(obj: Any) -> tuple[str, ...]:
 def is_namespace_going(error: StatusError) -> bool:
     """A namespace that is going away refuses everything new; that is no news to anybody."""
     return error.has_cause("NamespaceTerminating")
+
+
+async def unless_namespace_goes(look: Awaitable[timedelta | None]) -> timedelta | None:
+    """One look, which may end early when the namespace does: what is left in it will go too."""
+    try:
+        return await look
+    except StatusError as error:
+        if is_namespace_going(error):
+            return None
+        raise
 
 
 def orphan_keys_of(

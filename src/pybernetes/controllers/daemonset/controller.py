@@ -46,6 +46,7 @@ from pybernetes.controllers.podcontrol import (
     claim,
     is_namespace_going,
     orphan_keys_of,
+    unless_namespace_goes,
 )
 from pybernetes.controllers.replicaset import next_available
 
@@ -87,6 +88,9 @@ class DaemonSetController:
         )
 
     async def reconcile(self, key: Key) -> timedelta | None:
+        return await unless_namespace_goes(self._look(key))
+
+    async def _look(self, key: Key) -> timedelta | None:
         daemon_set = self._sets.get(key)
         if daemon_set is None:
             self._expectations.forget(key)

@@ -56,6 +56,7 @@ from pybernetes.controllers.podcontrol import (
     claim,
     is_namespace_going,
     orphan_keys_of,
+    unless_namespace_goes,
 )
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ class DeploymentController:
         )
 
     async def reconcile(self, key: Key) -> timedelta | None:
+        return await unless_namespace_goes(self._look(key))
+
+    async def _look(self, key: Key) -> timedelta | None:
         deployment = self._deployments.get(key)
         if deployment is None:
             self._expectations.forget(key)

@@ -36,6 +36,7 @@ from pybernetes.controllers.podcontrol import (
     claim,
     is_namespace_going,
     orphan_keys_of,
+    unless_namespace_goes,
 )
 from pybernetes.controllers.replicaset import next_available
 from pybernetes.controllers.statefulset.identity import (
@@ -89,6 +90,9 @@ class StatefulSetController:
         )
 
     async def reconcile(self, key: Key) -> timedelta | None:
+        return await unless_namespace_goes(self._look(key))
+
+    async def _look(self, key: Key) -> timedelta | None:
         stateful_set = self._sets.get(key)
         if stateful_set is None:
             self._expectations.forget(key)
