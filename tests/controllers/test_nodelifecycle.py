@@ -242,6 +242,20 @@ async def test_after_an_outage_everybody_gets_the_full_grace(cluster: Cluster) -
     assert await taints_of(cluster, "node-0") == set()
 
 
+@pytest.mark.cluster(nodes=12)
+async def test_nodes_that_fail_together_are_emptied_one_by_one(cluster: Cluster) -> None:
+    await cluster.run_for(minutes=1)
+    silent = [f"node-{number}" for number in range(6)]
+    for name in silent:
+        await cluster.nodes.stop(name)
+    await cluster.run_for(seconds=45)
+    emptied = []
+    for _ in range(8):
+        emptied.append(sum([len(await taints_of(cluster, name)) == 2 for name in silent]))
+        await cluster.run_for(seconds=10)
+    assert emptied == [1, 2, 3, 4, 5, 6, 6, 6]
+
+
 @pytest.mark.cluster(nodes=0)
 async def test_a_node_that_never_speaks_is_unknown_after_a_minute(cluster: Cluster) -> None:
     plain = node("mute")

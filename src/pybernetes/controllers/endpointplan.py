@@ -8,6 +8,7 @@ ports.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,10 +19,39 @@ from pybernetes.api.types.meta_v1 import ObjectMeta, OwnerReference
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pybernetes.aio.clock import Clock
+    from pybernetes.apimachinery.meta import Key
+
 # Upstream's --max-endpoints-per-slice.
 MAX_ENDPOINTS = 100
+# A service with more endpoints than fit into a slice is looked at at most this often.
+BATCH_SECONDS = 0.5
 
 Ports = tuple[EndpointPort, ...]
+
+
+class Pace:
+    """Lets many changes of a large service come together: looking at it costs what its pods cost.
+
+    Small services are looked at on every change, so that a new endpoint is known at once.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        # When each large service was last looked at; monotonic seconds.
+        self._looked: dict[Key, float] = {}
+
+    def wait(self, key: Key, size: int) -> timedelta | None:
+        """How long to wait before looking; None: look now, which is noted."""
+        now = self._clock.monotonic()
+        since = now - self._looked.pop(key, float("-inf"))
+        if size <= MAX_ENDPOINTS:
+            return None
+        if since < BATCH_SECONDS:
+            self._looked[key] = now - since
+            return timedelta(seconds=BATCH_SECONDS - since) + timedelta(milliseconds=1)
+        self._looked[key] = now
+        return None
 
 
 @dataclass(frozen=True, slots=True)

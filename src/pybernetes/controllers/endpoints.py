@@ -25,6 +25,7 @@ from pybernetes.apimachinery.errors import AlreadyExists, NotFound
 from pybernetes.apimachinery.meta import key_of
 from pybernetes.apimachinery.selector import equality_selector
 from pybernetes.client import changes_of, keys_of
+from pybernetes.controllers.endpointplan import Pace
 from pybernetes.controllers.endpointslice import (
     HEADLESS,
     endpoint_ports,
@@ -113,6 +114,7 @@ class EndpointsController:
         self._services = context.caches.of(Service)
         self._pods = context.caches.of(Pod)
         self._endpoints = context.caches.of(Endpoints)
+        self._pace = Pace(context.clock)
         # Keys of services that were deleted before our eyes and not looked at since.
         self._bereft: set[Key] = set()
         self.sources = (
@@ -136,6 +138,8 @@ class EndpointsController:
         if not service.spec.selector or service.metadata.deletion_timestamp is not None:
             return None
         pods = self._pods.list(key.namespace, equality_selector(service.spec.selector))
+        if (wait := self._pace.wait(key, len(pods))) is not None:
+            return wait
         wanted = self._wanted(service, known, pods)
         try:
             if known is None:

@@ -10,7 +10,6 @@ Which endpoint goes into which slice is decided by `endpointplan`, for the mirro
 from __future__ import annotations
 
 from contextlib import suppress
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from pybernetes.api.core.podstate import is_ready
@@ -26,7 +25,7 @@ from pybernetes.apimachinery.errors import NotFound
 from pybernetes.apimachinery.meta import Key, key_of
 from pybernetes.apimachinery.selector import equality_selector
 from pybernetes.client import Expectations, changes_of, keys_of, owner_keys_of
-from pybernetes.controllers.endpointplan import SlicePlan, SliceShape, plan_family
+from pybernetes.controllers.endpointplan import Pace, SlicePlan, SliceShape, plan_family
 from pybernetes.controllers.nodepods import index_by_node, pods_on
 
 if TYPE_CHECKING:
@@ -176,10 +175,10 @@ def _wanted(
 
 
 def _addresses(pod: Pod, family: str) -> Iterator[str]:
-    version = 6 if family == "IPv6" else 4
+    # Addresses were validated when they were written; only IPv6 has colons.
     known = [ip.ip for ip in pod.status.pod_ips] or [pod.status.pod_ip]
     for address in known:
-        if address and ip_address(address).version == version:
+        if address and (":" in address) == (family == "IPv6"):
             yield address
 
 
@@ -239,6 +238,7 @@ class EndpointSliceController:
         index_by_node(self._pods)
         self._nodes = context.caches.of(Node)
         self._slices = context.caches.of(EndpointSlice)
+        self._pace = Pace(context.clock)
         self._expectations = Expectations()
         self._expectations.follow(self._slices, Service)
         self.sources = (
@@ -262,6 +262,8 @@ class EndpointSliceController:
         if not self._expectations.met(key):
             return self._expectations.expires_in(key)
         pods = self._pods.list(key.namespace, equality_selector(service.spec.selector))
+        if (wait := self._pace.wait(key, len(pods))) is not None:
+            return wait
         existing = [
             found
             for found in self._slices.owned_by(service)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # How long a node may be silent, and one that never said anything.
 GRACE_SECONDS = 40.0
 STARTUP_GRACE_SECONDS = 60.0
+# Less than a clock can tell would be no wait at all.
+SHORTEST = timedelta(milliseconds=1)
 LEASE_NAMESPACE = "kube-node-lease"
 
 
@@ -87,8 +89,9 @@ class NodeLifecycleController:
                 taints = plan.gently
         if taints != node.spec.taints:
             await self._write_taints(node, taints)
-        waits = [seconds for seconds in (wait, pause) if seconds]
-        return timedelta(seconds=min(waits)) if min(waits, default=0) > 0 else None
+        # Without a moment: a node that is silent already, a zone that is left alone.
+        waits = [seconds for seconds in (wait, pause or 0.0) if seconds > 0]
+        return max(timedelta(seconds=min(waits)), SHORTEST) if waits else None
 
     def _silence_left(self, node: Node) -> float:
         """Seconds until the node has been silent for too long."""
