@@ -23,9 +23,12 @@ UNKNOWN = "Unknown"
 
 def condition_of(conditions: Iterable[C], type_: str) -> C | None:
     """The condition of that type."""
+    condition: Any
+    # Asked for every change of every pod, by many: hence no helper in this loop.
     for condition in conditions:
-        if _get(condition, "type") == type_:
-            return condition
+        if condition.type == type_:
+            found: C = condition
+            return found
     return None
 
 
