@@ -438,6 +438,18 @@ async def test_a_pod_that_never_started_fails_once(node: Node, kubelet: Kubelet)
     assert await node.get() == before
 
 
+async def test_a_pod_that_others_declare_failed_is_stopped(node: Node, kubelet: Kubelet) -> None:
+    await node.create()
+    await node.get()
+    patch = {"status": {"phase": "Failed", "reason": "NodeLost"}}
+    await node.client.patch(Pod, "web", "default", patch=patch, subresource="status")
+    await asyncio.sleep(1)
+    pod = await node.get()
+    assert (pod.status.phase, pod.status.reason) == ("Failed", "NodeLost")
+    assert pod.status.container_statuses[0].state.terminated is not None
+    assert not [c for c in await node.runtime.list_containers() if c.state.value == "running"]
+
+
 async def test_readiness_gates_are_asked(node: Node, kubelet: Kubelet) -> None:
     gate = PodReadinessGate(condition_type="example.test/loaded")
     await node.create(readiness_gates=(gate,))

@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from pybernetes.api.core.podstate import is_finished
 from pybernetes.kubelet.pod_events import (
     Action,
     Changed,
@@ -181,6 +182,9 @@ def _take_pod_event(
             state = replace(state, pod=pod, containers=with_ephemeral(pod, state.containers))
             if pod.metadata.deletion_timestamp is not None:
                 state = stop_pod(state, End(EndCause.DELETED), grace_of(pod), now, actions)
+            elif is_finished(pod) and state.stage in WORKING:
+                # Somebody else has declared it over; final is final.
+                state = stop_pod(state, End(EndCause.COMPLETED), grace_of(pod), now, actions)
             return state
         case Forgotten():
             state = replace(state, forgotten=True)
