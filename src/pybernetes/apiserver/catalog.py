@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 class Served:
     """One resource of one version."""
 
+    # What has none is merged by its schema alone: strategic patches are not for it.
+    has_go_type = True
+
     def __init__(self, resource: Resource[Any], cache: WatchCache | None, clock: Clock) -> None:
         self.resource = resource
         self.strategy = resource.strategy

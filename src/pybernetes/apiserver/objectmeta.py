@@ -18,6 +18,7 @@ from pybernetes.apimachinery.names import (
     label_value_errors,
     qualified_name_errors,
 )
+from pybernetes.apiserver.customresources.object import CustomObject
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -85,7 +86,7 @@ def _attribute(obj: Any, segment: str) -> Any:
     for name in type(obj).__struct_fields__:
         if wire_name(name) == segment:
             return getattr(obj, name)
-    return None
+    return obj.get(segment) if isinstance(obj, CustomObject) else None
 
 
 def rises(new: Any, old: Any, follows: Sequence[str]) -> bool:

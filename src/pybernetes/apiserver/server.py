@@ -17,6 +17,7 @@ from pybernetes.apiserver.backend import Backend, NoFieldManager
 from pybernetes.apiserver.call import Call
 from pybernetes.apiserver.catalog import Catalog
 from pybernetes.apiserver.chain import CHAIN, Link, linked
+from pybernetes.apiserver.customresources.registrar import CustomResources
 from pybernetes.apiserver.dispatch import Dispatcher
 from pybernetes.apiserver.health import health_routes, metrics_route, version_route
 from pybernetes.apiserver.hooks import AllowAll, NoAdmission
@@ -104,6 +105,7 @@ class ApiServer:
         self.catalog.load(served_by_default(resources, config.feature_gates))
         self.feed = Feed(store)
         self.backend = Backend(self.catalog, self.feed, clock, random)
+        self.custom_resources = CustomResources(self.backend)
         self.metrics = Registry()
         self._make_metrics()
         self._started = False
@@ -121,6 +123,7 @@ class ApiServer:
 
     async def __aenter__(self) -> ApiServer:
         await self.feed.start(self.catalog.caches)
+        await self.custom_resources.start()
         self._started = True
         return self
 
@@ -131,6 +134,7 @@ class ApiServer:
         trace: TracebackType | None,
     ) -> None:
         self._stopping = True
+        await self.custom_resources.stop()
         self.feed.stop()
 
     def stop_being_ready(self) -> None:

@@ -28,6 +28,7 @@ from pybernetes.apiserver.body import (
     read_object,
     typed_object,
 )
+from pybernetes.apiserver.customresources.object import CustomObject
 from pybernetes.apiserver.hooks import Attributes, Operation
 from pybernetes.apiserver.objectmeta import part_of
 from pybernetes.apiserver.respond import object_response
@@ -78,6 +79,8 @@ def selector_text(selector: Any) -> str:
 
 
 def scaled_to(obj: Any, paths: ScalePaths, replicas: int) -> Any:
+    if isinstance(obj, CustomObject):
+        return obj.with_at(tuple(paths.replicas.split(".")), replicas)
     return with_part(obj, attribute_path(obj, paths.replicas), replicas)
 
 

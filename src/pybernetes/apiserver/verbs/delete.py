@@ -27,6 +27,7 @@ from pybernetes.apimachinery.errors import (
 )
 from pybernetes.apimachinery.fielderror import Path
 from pybernetes.apiserver.body import content_type_of, parse_body, read_body
+from pybernetes.apiserver.customresources.names import CLEANUP, PENDING, terminating
 from pybernetes.apiserver.entry import Entry
 from pybernetes.apiserver.forms import list_metadata
 from pybernetes.apiserver.hooks import Attributes, Operation
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from pybernetes.apiserver.call import Call
     from pybernetes.apiserver.catalog import Served
     from pybernetes.wire.http import Response
+
+CUSTOM_RESOURCE_DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 
 BACKGROUND_POLICY, FOREGROUND_POLICY, ORPHAN_POLICY = "Background", "Foreground", "Orphan"
 
@@ -237,6 +240,16 @@ def marked_namespace(obj: Any, options: DeleteOptions, now: Any) -> Marked:
     return Marked(replace(obj, metadata=metadata, status=status), changed=True)
 
 
+def marked_definition(served: Served, obj: Any, options: DeleteOptions, now: Any) -> Marked:
+    """The instances of a definition are deleted first."""
+    metadata = obj.metadata
+    if metadata.deletion_timestamp is None:
+        kept = tuple(name for name in metadata.finalizers if name != CLEANUP)
+        metadata = replace(metadata, finalizers=(*kept, CLEANUP))
+        obj = replace(obj, metadata=metadata, status=terminating(obj, PENDING, now))
+    return marked_for_deletion(served, obj, options, now)
+
+
 # -- one object
 
 
@@ -295,6 +308,8 @@ async def delete_object(
         now = backend.clock.now().replace(microsecond=0)
         if served.plural == "namespaces" and not served.group:
             marked = marked_namespace(old, options, now)
+        elif served.group_resource == CUSTOM_RESOURCE_DEFINITIONS:
+            marked = marked_definition(served, old, options, now)
         else:
             marked = marked_for_deletion(served, old, options, now)
         try:

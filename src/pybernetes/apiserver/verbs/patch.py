@@ -60,14 +60,21 @@ PATCH_FORMATS: dict[str, Apply] = {
 }
 
 
+def formats_of(served: Served) -> dict[str, Apply]:
+    if served.has_go_type:
+        return PATCH_FORMATS
+    return {name: apply for name, apply in PATCH_FORMATS.items() if name != STRATEGIC_PATCH}
+
+
 async def patch(
     backend: Backend, call: Call, served: Served, part: Part[Any] | None = None
 ) -> Response:
     check_write_options(call.query, "PatchOptions")
     call.wanted  # noqa: B018  # an answer nobody can read must not cost a write
-    apply = PATCH_FORMATS.get(content_type_of(call))
+    formats = formats_of(served)
+    apply = formats.get(content_type_of(call))
     if apply is None:
-        raise UnsupportedMediaType(PATCH_FORMATS)
+        raise UnsupportedMediaType(formats)
     operations = parse_patch(call, await read_body(call))
 
     def propose(old: Any, entry: Entry) -> Any:

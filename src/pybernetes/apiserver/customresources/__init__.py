@@ -1,0 +1,1 @@
+"""Custom resources: kinds that come while the server runs, from CustomResourceDefinitions."""

@@ -1,0 +1,323 @@
+"""Custom resources of a server: follows definitions, and serves what they define.
+
+For every CustomResourceDefinition it decides which names are accepted, serves the versions, says so
+in the status, and, when the definition is deleted, deletes the instances before it lets it go.
+
+Rule: what is Established in a status is served by then, and what was established when the server
+starts is served before its first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
+
+from pybernetes.aio.workqueue import WorkQueue
+from pybernetes.api.conditions import has_condition
+from pybernetes.api.types.apiextensions_v1 import CustomResourceDefinition
+from pybernetes.api.types.meta_v1 import DeleteOptions
+from pybernetes.apimachinery.errors import NotFound, StatusError
+from pybernetes.apiserver.call import Call
+from pybernetes.apiserver.customresources.cache import CustomCache
+from pybernetes.apiserver.customresources.names import (
+    CLEANUP,
+    COMPLETED,
+    ESTABLISHED,
+    IN_PROGRESS,
+    status_with_names,
+    terminating,
+)
+from pybernetes.apiserver.customresources.served import (
+    CustomServed,
+    Rules,
+    entry_of,
+    schema_document,
+    storage_prefix,
+    storage_version,
+)
+from pybernetes.apiserver.typed import Typed
+from pybernetes.apiserver.verbs.delete import delete_object
+from pybernetes.storage import KeyNotFound, RevisionMismatch, StoreFailed
+from pybernetes.wire.http import Body, Headers, Peer, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pybernetes.apiserver.backend import Backend
+    from pybernetes.apiserver.catalog import Served
+    from pybernetes.apiserver.watchcache import Event
+
+log = logging.getLogger(__name__)
+
+# What is left of a definition's instances is looked at again after this.
+LOOK_AGAIN = timedelta(seconds=1)
+_WORKERS = 2
+_DELETIONS = 16
+
+
+@dataclass(slots=True)
+class _Kind:
+    """What is served of one definition."""
+
+    # All of the definition that what is served depends on, as bytes.
+    said: bytes
+    # The part of it that the stored objects depend on.
+    stored: bytes
+    cache: CustomCache
+    served: tuple[CustomServed, ...]
+
+
+class CustomResources:
+    """The part of an API server that custom resources are."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._catalog, self._feed, self._clock = backend.catalog, backend.feed, backend.clock
+        self._definitions = Typed(self._catalog, CustomResourceDefinition)
+        # By the name of the definition.
+        self._kinds: dict[str, _Kind] = {}
+        self._queue: WorkQueue[str] = WorkQueue()
+        self._running: asyncio.Task[None] | None = None
+
+    # -- life
+
+    async def start(self) -> None:
+        """Serve what is established; then follow the definitions until `stop`."""
+        if self._definitions.cache is None:
+            return
+        for definition in self._definitions.list():
+            if has_condition(definition.status.conditions, ESTABLISHED):
+                try:
+                    await self._serve(definition)
+                except Exception:
+                    # One definition must not keep the server from starting.
+                    log.exception("cannot serve %s", definition.metadata.name)
+            self._queue.add(definition.metadata.name)
+        self._definitions.follow(self._on_change)
+        self._running = asyncio.get_running_loop().create_task(self._run(), name="custom resources")
+
+    async def stop(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+            self._running = None
+        self._queue.close()
+
+    def _on_change(self, event: Event) -> None:
+        self._queue.add(event.entry.name)
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(_WORKERS):
+                tasks.create_task(self._work(), name=f"custom resources/worker-{number}")
+
+    async def _work(self) -> None:
+        while True:
+            async with self._queue.next() as name:
+                try:
+                    again = await self._reconcile(name)
+                except RevisionMismatch:
+                    self._queue.retry(name)
+                except (StatusError, StoreFailed) as error:
+                    log.warning("custom resources: %s: will retry: %s", name, error)
+                    self._queue.retry(name)
+                except Exception:
+                    log.exception("custom resources: %s: failed, will retry", name)
+                    self._queue.retry(name)
+                else:
+                    self._queue.forget(name)
+                    if again is not None:
+                        self._queue.add_after(name, again)
+
+    # -- one definition
+
+    async def _reconcile(self, name: str) -> timedelta | None:
+        definition = self._definitions.get(name)
+        if definition is None:
+            self._stop_serving(name)
+            # Names that it had are free now.
+            self._look_at_refused()
+            return None
+        status = self._judged(definition)
+        definition = replace(definition, status=status)
+        if has_condition(status.conditions, ESTABLISHED):
+            await self._serve(definition)
+        if definition.metadata.deletion_timestamp is not None:
+            return await self._finalize(definition)
+        await self._write(name, definition)
+        return None
+
+    def _judged(self, definition: CustomResourceDefinition) -> Any:
+        group, name = definition.spec.group, definition.metadata.name
+        others = [
+            other
+            for other in self._definitions.list()
+            if other.spec.group == group and other.metadata.name != name
+        ]
+        status = status_with_names(
+            definition,
+            others,
+            self._clock.now().replace(microsecond=0),
+            reserved=self._reserved(group),
+        )
+        return status
+
+    def _reserved(self, group: str) -> tuple[frozenset[str], frozenset[str]]:
+        """Names of built-in kinds, which nobody can take."""
+        built_in = [s for s in self._in_group(group) if not isinstance(s, CustomServed)]
+        resources = {name for s in built_in for name in (s.plural, s.resource.singular)}
+        kinds = {kind for s in built_in for kind in (s.kind_name, f"{s.kind_name}List")}
+        return frozenset(resources), frozenset(kinds)
+
+    def _in_group(self, group: str) -> Iterable[Served]:
+        return [served for served in self._catalog if served.group == group]
+
+    def _look_at_refused(self) -> None:
+        for definition in self._definitions.list():
+            if not has_condition(definition.status.conditions, "NamesAccepted"):
+                self._queue.add(definition.metadata.name)
+
+    async def _write(self, name: str, new: CustomResourceDefinition) -> None:
+        """Store a definition as it is now, if that is not how it is stored."""
+        served, entry = self._definitions.served, self._definitions.entry(name)
+        assert served is not None
+        if entry is None:
+            return
+        value = served.encode(new)
+        if value == entry.value:
+            return
+        if new.metadata.resource_version != str(entry.revision):
+            raise RevisionMismatch(served.path("", name), entry.revision, None)
+        await self._backend.store.put(served.path("", name), value, if_revision=entry.revision)
+
+    # -- serving
+
+    async def _serve(self, definition: CustomResourceDefinition) -> None:
+        name, spec = definition.metadata.name, definition.spec
+        is_terminating = definition.metadata.deletion_timestamp is not None
+        said = msgspec.json.encode([spec, definition.status.accepted_names, is_terminating])
+        kind = self._kinds.get(name)
+        if kind is not None and kind.said == said:
+            return
+        rules = {version.name: Rules(schema_document(version)) for version in spec.versions}
+        stored_version = storage_version(spec.versions)
+        entries = {
+            version.name: entry_of(
+                definition, version, rules[version.name], terminating=is_terminating
+            )
+            for version in spec.versions
+        }
+        stored = msgspec.json.encode([spec.names.kind, stored_version, spec.versions])
+        if kind is not None and kind.stored == stored:
+            cache = kind.cache
+        else:
+            cache = CustomCache(
+                entries[stored_version],
+                rules[stored_version],
+                tuple(entries[v.name] for v in spec.versions if v.served),
+            )
+            prefix = storage_prefix(spec.group, spec.names.plural)
+            if kind is None and prefix in self._feed.caches:
+                log.error("%s is not served: its objects would be among those of others", name)
+                return
+            await self._feed.add(prefix, cache)
+            self._catalog.caches[prefix] = cache
+            if kind is not None:
+                kind.cache.dispatcher.end_all()
+        served = tuple(
+            CustomServed(
+                entries[version.name],
+                cache,
+                self._clock,
+                rules[version.name],
+                stored_version=stored_version,
+                same_as_stored=rules[version.name].document == rules[stored_version].document,
+            )
+            for version in spec.versions
+            if version.served
+        )
+        before = () if kind is None else kind.served
+        for one in served:
+            self._catalog.add(one)
+        kept = {one.version for one in served}
+        for one in before:
+            if one.version not in kept:
+                self._catalog.remove(one)
+        self._kinds[name] = _Kind(said, stored, cache, served)
+
+    def _stop_serving(self, name: str) -> None:
+        kind = self._kinds.pop(name, None)
+        if kind is None:
+            return
+        for served in kind.served:
+            self._catalog.remove(served)
+        prefix = kind.cache.prefix.removeprefix("/registry/").rstrip("/")
+        self._feed.remove(prefix)
+        self._catalog.caches.pop(prefix, None)
+
+    # -- its end
+
+    async def _finalize(self, definition: CustomResourceDefinition) -> timedelta | None:
+        name = definition.metadata.name
+        now = self._clock.now().replace(microsecond=0)
+        if CLEANUP not in definition.metadata.finalizers:
+            await self._write(name, definition)
+            return None
+        left = await self._delete_instances(name)
+        if left:
+            status = terminating(definition, IN_PROGRESS, now)
+            await self._write(name, replace(definition, status=status))
+            return LOOK_AGAIN
+        status = terminating(definition, COMPLETED, now)
+        metadata = definition.metadata
+        finalizers = tuple(one for one in metadata.finalizers if one != CLEANUP)
+        definition = replace(
+            definition, status=status, metadata=replace(metadata, finalizers=finalizers)
+        )
+        if finalizers:
+            await self._write(name, definition)
+            return None
+        served, entry = self._definitions.served, self._definitions.entry(name)
+        assert served is not None
+        if entry is not None:
+            with contextlib.suppress(KeyNotFound):
+                await self._backend.store.delete(served.path("", name), if_revision=entry.revision)
+        return None
+
+    async def _delete_instances(self, name: str) -> int:
+        """Ask for the deletion of all; how many are still there."""
+        kind = self._kinds.get(name)
+        if kind is None:
+            return 0
+        served: Any = next(iter(kind.served), None)
+        if served is None:
+            return 0
+        request = Request("DELETE", f"/apis/{served.group}", "", Headers(), Body(), Peer())
+        call = Call(request, "")
+        waiting = list(kind.cache.entries.values())
+
+        async def work() -> None:
+            while waiting:
+                entry = waiting.pop()
+                try:
+                    await delete_object(
+                        self._backend,
+                        call,
+                        served,
+                        entry.name,
+                        DeleteOptions(),
+                        admitted=False,
+                        namespace=entry.namespace,
+                    )
+                except NotFound:
+                    continue
+
+        await asyncio.gather(*(work() for _ in range(min(_DELETIONS, len(waiting)))))
+        return len(kind.cache.entries)
