@@ -37,7 +37,7 @@ from pybernetes.controllers.job.controller import new_pod
 from pybernetes.controllers.job.indexes import COMPLETION_INDEX, format_indexes, parse_indexes
 from pybernetes.controllers.job.plan import End, NewPod, back_off, end_of, plan_pods, status_of
 from pybernetes.controllers.job.policy import enough_succeeded, judge
-from pybernetes.kubelet.runtime.script import exits
+from pybernetes.kubelet.runtime.script import exits, ignores_stop
 from pybernetes.testing.builders import EPOCH, metadata, pod, template
 
 if TYPE_CHECKING:
@@ -578,6 +578,17 @@ async def test_a_deadline_ends_what_runs(cluster: Cluster) -> None:
     assert failed.status.failed == 2
     assert cluster.pods("default", phase="Running") == []
     assert "DeadlineExceeded" in {event.reason for event in await cluster.events("work")}
+
+
+async def test_the_end_is_said_when_the_last_pod_has_stopped(cluster: Cluster) -> None:
+    cluster.script("work-*", ignores_stop())
+    await cluster.apply(job(completions=2, parallelism=2, active_deadline_seconds=20))
+    await cluster.run_for(seconds=40)
+    ending = await cluster.get(Job, "work")
+    assert conditions(ending) == [("FailureTarget", "DeadlineExceeded")]
+    assert (ending.status.active, ending.status.terminating) == (0, 2)
+    await cluster.run_for(seconds=40)
+    assert conditions(await cluster.get(Job, "work"))[-1] == ("Failed", "DeadlineExceeded")
 
 
 async def test_restarts_in_place_count_too(cluster: Cluster) -> None:

@@ -128,8 +128,9 @@ class JobController:
         job = await self._write(job, status_of(job, counted, pods, end, now))
         if failure is not None:
             raise failure
-        waits = [wait for wait in (again, until_deadline(job, now)) if wait is not None]
-        return None if is_over(job) else min(waits, default=None)
+        # Once the end is decided, only pods can bring news.
+        deadline = until_deadline(job, now) if end is None else None
+        return min((wait for wait in (again, deadline) if wait is not None), default=None)
 
     # --- steps ------------------------------------------------------------------------------------
 
