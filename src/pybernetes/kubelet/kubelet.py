@@ -179,6 +179,8 @@ class Kubelet:
     async def _find(self, uid: str) -> dict[str, Found]:
         runtime = self.context.runtime
         labels = self.config.owner_labels | ({POD_UID_LABEL: uid} if uid else {})
+        # Before the first sandbox: its cgroup is named as the driver wants it.
+        self.context.cgroup_driver = (await runtime.status()).cgroup_driver or "cgroupfs"
         version = await runtime.version()
         self.context.facts = replace(self.context.facts, runtime=version.name)
         sandboxes: dict[str, list[SandboxStatus]] = {}

@@ -323,7 +323,6 @@ class NodeReporter:
             self._version = None
             self.health = health_of(None)
         else:
-            self._context.cgroup_driver = status.cgroup_driver or "cgroupfs"
             self.health = health_of(status)
         return self.health
 
