@@ -117,6 +117,7 @@ class Definitions:
         self._waiting.pop(name, None)
         own = self.reference(name)
         listed = [(group, version, f"{kind}List") for group, version, kind in kinds]
+        self._waiting.pop(f"{name}List", None)
         self._done[f"{name}List"] = {
             "type": "object",
             "required": ["items"],
