@@ -7,11 +7,17 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pybernetes.api.types.core_v1 import Affinity, PodAffinityTerm, PodAntiAffinity
+from pybernetes.api.types.core_v1 import (
+    Affinity,
+    PodAffinity,
+    PodAffinityTerm,
+    PodAntiAffinity,
+    TopologySpreadConstraint,
+)
 from pybernetes.api.types.meta_v1 import LabelSelector
 from pybernetes.scheduler.features import features_of
 from pybernetes.scheduler.framework import Cycle, Sweep
-from pybernetes.testing.builders import node, pod
+from pybernetes.testing.builders import EPOCH, node, pod
 from tests.scheduler.placing import columns_of, default_profile, sweep_for
 
 ANTI = Affinity(
@@ -103,3 +109,76 @@ def test_a_pod_on_a_node_that_left_is_not_lost() -> None:
     assert sweep_for(pod(requests={"cpu": "1"}), columns).choose(Random(1)) is None
     columns.remove_pod(there.metadata.uid)
     assert sweep_for(pod(requests={"cpu": "1"}), columns).choose(Random(1)) is not None
+
+
+ZONE = "topology.kubernetes.io/zone"
+NEAR_B = Affinity(
+    pod_affinity=PodAffinity(
+        required_during_scheduling_ignored_during_execution=(
+            PodAffinityTerm(
+                label_selector=LabelSelector(match_labels={"app": "b"}), topology_key=ZONE
+            ),
+        )
+    )
+)
+SPREAD = TopologySpreadConstraint(
+    max_skew=1,
+    topology_key=ZONE,
+    when_unsatisfiable="DoNotSchedule",
+    label_selector=LabelSelector(match_labels={"app": "s"}),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batches=st.lists(st.tuples(st.sampled_from("abns"), st.integers(1, 6)), max_size=12),
+    seed=st.integers(0, 1 << 16),
+)
+def test_required_rules_hold_in_every_sweep(batches: list[tuple[str, int]], seed: int) -> None:
+    """Sweeps of several shapes after each other; the rules are checked over the pods themselves."""
+    random = Random(seed)
+    columns = columns_of(
+        node(f"n{i}", cpu="2", pods="5", labels={ZONE: f"z{i % 3}"}) for i in range(6)
+    )
+    zones = {f"n{i}": f"z{i % 3}" for i in range(6)}
+    # (app, zone, node) of every pod placed so far.
+    placed: list[tuple[str, str, str]] = []
+    for number, (app, count) in enumerate(batches):
+        pods = [
+            pod(
+                f"p{number}-{i}",
+                labels={"app": app},
+                requests={"cpu": "300m"},
+                affinity={"a": ANTI, "n": NEAR_B}.get(app),
+                topology_spread_constraints=(SPREAD,) if app == "s" else (),
+            )
+            for i in range(count)
+        ]
+        sweep = sweep_for(pods[0], columns)
+        for each in pods:
+            slot = sweep.choose(random)
+            if slot is None:
+                break
+            where = columns.names[slot]
+            if app == "n":
+                assert any(p[0] == "b" and p[1] == zones[where] for p in placed)
+            if app == "a":
+                assert not any(p[0] == "a" and p[2] == where for p in placed)
+            placed.append((app, zones[where], where))
+            if app == "s":
+                per_zone = [sum(p[:2] == ("s", z) for p in placed) for z in ("z0", "z1", "z2")]
+                assert max(per_zone) - min(per_zone) <= 1
+            columns.add_pod(each, features_of(each), where)
+            sweep.placed(slot)
+        columns.check_invariants()
+        assert (columns.used["pods"] <= columns.allocatable["pods"]).all()
+
+
+def test_pods_that_leave_are_not_spread_from() -> None:
+    there = pod("p", node="n0", labels={"app": "s"}, meta={"deletion_timestamp": EPOCH})
+    columns = columns_of(
+        [node("n0", labels={ZONE: "z0"}), node("n1", labels={ZONE: "z1"})], [there]
+    )
+    wanted = pod("q", labels={"app": "s"}, topology_spread_constraints=(SPREAD,))
+    assert sweep_for(wanted, columns).feasible.sum() == 2
+    columns.check_invariants()

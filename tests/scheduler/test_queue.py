@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from pybernetes.scheduler.features import features_of
 from pybernetes.scheduler.queue import Event, QueuedPod, SchedulingQueue
 from pybernetes.scheduler.reasons import Diagnosis, Refusal, refused_nodes
@@ -115,3 +117,21 @@ def test_a_removed_pod_is_nowhere() -> None:
     queue.failed(taken.uid, 1.0, NO_ROOM)
     assert names(queue.waiting()) == ["b"]
     queue.check_invariants()
+
+
+def test_a_pod_that_changed_is_not_taken_for_what_it_was() -> None:
+    pods = [queued(f"p{n}") for n in range(3)]
+    queue = queue_of(*pods)
+    other = msgspec.structs.replace(pods[1].pod, spec=queued("x", cpu="2").pod.spec)
+    queue.add(QueuedPod(other, features_of(other), added_at=0.0))
+    assert names(queue.take(10)) == ["p0", "p2"]
+    assert names(queue.take(10)) == ["p1"]
+    queue.check_invariants()
+
+
+def test_what_a_pod_caused_itself_does_not_help_it() -> None:
+    queue = queue_of(queued("p"))
+    (taken,) = queue.take(1)
+    queue.happened(Event.POD_DELETED, 1.0, cause=taken.uid)
+    queue.failed(taken.uid, 1.0, NO_ROOM)
+    assert queue.statistics().unschedulable == 1

@@ -8,9 +8,11 @@ the resource's base unit: milli-cores for cpu, bytes for memory, pieces for ever
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 from pybernetes.api import codec
+from pybernetes.api.core.podresources import CPU, MEMORY, pod_requests
 from pybernetes.apimachinery.quantity import int_value, milli_value
 from pybernetes.apimachinery.selector import Selector, selector_of
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
         TopologySpreadConstraint,
     )
 
-CPU = "cpu"
-MEMORY = "memory"
 PODS = "pods"
 
 # What a container without requests is scored as, so that many small pods spread (upstream's
@@ -115,22 +115,26 @@ def features_of(pod: Pod) -> PodFeatures:
     """Everything plugins ask about a pod."""
     spec = pod.spec
     affinity = spec.affinity
-    requests = requests_of(spec)
+    requests = requests_of(pod)
     scored_cpu, scored_memory = _scored_requests(spec)
     labels = pod.metadata.labels
     namespace = pod.metadata.namespace
     ports = host_ports_of(spec)
+    images = tuple(c.image for c in (*spec.init_containers, *spec.containers))
     shape = (
         namespace,
         tuple(sorted(labels.items())),
-        requests,
+        (requests, scored_cpu, scored_memory),
         ports,
         codec.encode(
             (spec.node_selector, affinity, spec.tolerations, spec.topology_spread_constraints)
         ),
-        spec.node_name,
+        # Not the node's name: a pod that waits has none, and one that was just bound is still the
+        # same to everybody else.
+        spec.scheduler_name,
         spec.priority,
-        tuple(container.image for container in spec.containers),
+        spec.preemption_policy,
+        images,
         _owner_uid(pod),
     )
     return PodFeatures(
@@ -142,38 +146,22 @@ def features_of(pod: Pod) -> PodFeatures:
         host_ports=ports,
         **_terms(affinity, namespace, labels),
         spread=tuple(_spread(c, labels) for c in spec.topology_spread_constraints),
-        images=tuple(c.image for c in (*spec.init_containers, *spec.containers)),
+        images=images,
         shape=shape,
     )
 
 
-def requests_of(spec: PodSpec) -> tuple[tuple[str, int], ...]:
+def requests_of(pod: Pod) -> tuple[tuple[str, int], ...]:
     """What a pod needs of each resource, in base units, sorted by name.
 
-    The containers together, or the largest init container with the sidecars started before it,
-    whichever is more; pod-level requests win where they are set; overhead comes on top
-    (KEP-753 sidecars, KEP-2837 pod-level resources).
+    Rounded up once, at the end, as upstream: two containers of half a milli-core take one.
     """
-    total: dict[str, int] = {}
-    for container in spec.containers:
-        _add(total, _amounts(container.resources.requests))
-    sidecars: dict[str, int] = {}
-    peak: dict[str, int] = {}
-    for container in spec.init_containers:
-        amounts = _amounts(container.resources.requests)
-        if container.restart_policy == "Always":
-            _add(sidecars, amounts)
-            _raise_to(peak, sidecars)
-        else:
-            here = dict(sidecars)
-            _add(here, amounts)
-            _raise_to(peak, here)
-    _add(total, sidecars)
-    _raise_to(total, peak)
-    if spec.resources is not None:
-        total.update(_amounts(spec.resources.requests))
-    _add(total, _amounts(spec.overhead))
-    return tuple(sorted((name, amount) for name, amount in total.items() if amount))
+    found = []
+    for name, amount in sorted(pod_requests(pod).items()):
+        units = ceil(amount * 1000 if name == CPU else amount)
+        if units:
+            found.append((name, units))
+    return tuple(found)
 
 
 def amount_of(resource: str, quantity: str) -> int:
@@ -213,21 +201,6 @@ def _scored_requests(spec: PodSpec) -> tuple[int, int]:
     cpu += milli_value(spec.overhead.get(CPU, "0"))
     memory += int_value(spec.overhead.get(MEMORY, "0"))
     return cpu, memory
-
-
-def _amounts(quantities: Mapping[str, str]) -> dict[str, int]:
-    return {name: amount_of(name, text) for name, text in quantities.items()}
-
-
-def _add(total: dict[str, int], amounts: Mapping[str, int]) -> None:
-    for name, amount in amounts.items():
-        total[name] = total.get(name, 0) + amount
-
-
-def _raise_to(total: dict[str, int], floor: Mapping[str, int]) -> None:
-    for name, amount in floor.items():
-        if amount > total.get(name, 0):
-            total[name] = amount
 
 
 def _terms(

@@ -196,8 +196,10 @@ class SchedulingQueue:
         else:
             self._unschedulable.setdefault(diagnosis.plugins, {})[uid] = now
 
-    def happened(self, event: Event, now: float) -> None:
-        """Move the pods that the event could help."""
+    def happened(self, event: Event, now: float, *, cause: str = "") -> None:
+        """Move the pods that the event could help; not the one in flight that caused it."""
+        if self._in_flight.get(cause) == self._events:
+            self._in_flight[cause] += 1
         self._events += 1
         self._latest[event] = self._events
         for plugins in [each for each in self._unschedulable if _helps(event, each)]:

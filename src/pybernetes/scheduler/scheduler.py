@@ -26,7 +26,7 @@ from pybernetes.scheduler.features import features_of
 from pybernetes.scheduler.framework import Cycle, Profile, Sweep
 from pybernetes.scheduler.preemption import Candidate, PreemptionPlan, budgets_of, plan_preemption
 from pybernetes.scheduler.queue import Event, QueuedPod, SchedulingQueue
-from pybernetes.scheduler.reasons import Diagnosis
+from pybernetes.scheduler.reasons import Diagnosis, refused_nodes
 from pybernetes.scheduler.reporting import Reporter
 from pybernetes.scheduler.siblings import Siblings
 
@@ -85,6 +85,7 @@ class Scheduler:
         """Schedule until cancelled."""
         await self._caches.wait_synced()
         unsubscribe = [
+            self._siblings.follow(),
             self._namespaces.subscribe(self._namespace_changed),
             self._nodes.subscribe(self._node_changed),
             self._pods.subscribe(self._pod_changed),
@@ -198,8 +199,8 @@ class Scheduler:
         self._nominated.pop(uid, None)
         self.queue.remove(uid)
 
-    def _happened(self, event: Event) -> None:
-        self.queue.happened(event, self._loop_time())
+    def _happened(self, event: Event, *, cause: str = "") -> None:
+        self.queue.happened(event, self._loop_time(), cause=cause)
         self._wake.set()
 
     # --- deciding ---------------------------------------------------------------------------------
@@ -291,7 +292,9 @@ class Scheduler:
             if (refusal := plugin.reserve(queued.pod, node)) is not None:
                 for each in profile.reserve:
                     each.unreserve(queued.pod, node)
-                self._take_back(queued, Outcome(refusal=refusal))
+                refused = self._take_back(queued, node, Outcome(refusal=refusal))
+                if refused is not None:
+                    tasks.create_task(self._report(queued.pod, refused, None, ""))
                 return
         tasks.create_task(
             self._bind(queued, profile, node), name=f"bind/{queued.pod.metadata.name}"
@@ -345,22 +348,27 @@ class Scheduler:
             return
         for plugin in profile.reserve:
             plugin.unreserve(queued.pod, node)
-        self._take_back(queued, outcome)
+        if (refused := self._take_back(queued, node, outcome)) is not None:
+            await self._report(queued.pod, refused, None, "")
 
-    def _take_back(self, queued: QueuedPod, outcome: Outcome) -> None:
-        """The pod takes nothing on that node after all."""
+    def _take_back(self, queued: QueuedPod, node: str, outcome: Outcome) -> Diagnosis | None:
+        """The pod takes nothing on that node after all; the diagnosis, if a plugin said no."""
         uid = queued.uid
         # The watch may have shown the pod bound, or gone, before the answer came.
         if self._assumed.pop(uid, None) is None:
-            return
+            return None
         self.columns.remove_pod(uid)
+        self._happened(Event.POD_DELETED, cause=uid)
+        diagnosis = None
         if outcome.gone:
             self.queue.remove(uid)
         else:
-            of_pod = outcome.refusal
-            diagnosis = Diagnosis(self.columns.count, of_pod=of_pod) if of_pod else None
+            if outcome.refusal is not None:
+                # Upstream speaks of the one node that was chosen.
+                diagnosis = Diagnosis(1, refused_nodes({node: (outcome.refusal,)}))
             self.queue.failed(uid, self._loop_time(), diagnosis)
-        self._happened(Event.POD_DELETED)
+        self._wake.set()
+        return diagnosis
 
 
 async def run_scheduler(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pybernetes.scheduler.features import CPU, MEMORY, PODS
+from pybernetes.api.core.podresources import CPU, MEMORY
+from pybernetes.scheduler.features import PODS
 from pybernetes.scheduler.framework import MAX_SCORE, Cycle, Follows, Verdict, pass_all_but
 from pybernetes.scheduler.reasons import Refusal
 
