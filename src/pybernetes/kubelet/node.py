@@ -242,6 +242,8 @@ class NodeReporter:
         self._lease: Lease | None = None
         self._version: RuntimeVersion | None = None
         self._written_at: datetime | None = None
+        # The status that events have told of.
+        self._told = NodeStatus()
         self.health = RuntimeHealth("container runtime is down")
 
     async def run(self) -> None:
@@ -298,7 +300,6 @@ class NodeReporter:
         )
         if not full and without_heartbeat(status) == without_heartbeat(known.status):
             return
-        before = known.status
         try:
             self._node = await self._context.client.update_status(replace(known, status=status))
         except (Conflict, NotFound):
@@ -310,7 +311,8 @@ class NodeReporter:
             )
             self._node = await self._context.client.update_status(replace(known, status=status))
         self._written_at = now
-        self._tell(before, status)
+        self._tell(self._told, status)
+        self._told = status
 
     async def _ask_runtime(self) -> RuntimeHealth:
         runtime = self._context.runtime
