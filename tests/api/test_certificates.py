@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from pybernetes.api.certificates import CERTIFICATE_SIGNING_REQUESTS, validate_approval
 from pybernetes.api.pem import certificates_problem, request_problem, trust_bundle_problems
+from pybernetes.api.registry import resource_at
 from pybernetes.api.types.certificates_v1 import (
     CertificateSigningRequest,
     CertificateSigningRequestCondition,
@@ -22,7 +23,7 @@ from pybernetes.api.types.certificates_v1 import (
     CertificateSigningRequestStatus,
 )
 from pybernetes.api.types.meta_v1 import ObjectMeta
-from tests.api.coreobjects import errors_of
+from tests.api.coreobjects import changed, create, errors_of
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody")])
@@ -257,4 +258,67 @@ def test_trust_bundles() -> None:
     assert list(trust_bundle_problems(AUTHORITY + LEAF)) == ["entry 1 does not have the CA bit set"]
     assert list(trust_bundle_problems(AUTHORITY + AUTHORITY)) == [
         "duplicate trust anchor (indices [0 1])"
+    ]
+
+
+BUNDLES = {
+    version: resource_at("certificates.k8s.io", version, "clustertrustbundles")
+    for version in ("v1", "v1beta1")
+}
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+@pytest.mark.parametrize(
+    ("name", "signer", "error"),
+    [
+        ("mine", "", ""),
+        ("example.com:people:mine", "example.com/people", ""),
+        (
+            "a:b",
+            "",
+            'metadata.name: Invalid value: "a:b": '
+            'ClusterTrustBundle without signer name must not have ":" in its name',
+        ),
+        (
+            "mine",
+            "example.com/people",
+            'metadata.name: Invalid value: "mine": ClusterTrustBundle for signerName '
+            "example.com/people must be named with prefix example.com:people:",
+        ),
+    ],
+)
+def test_bundles_are_named_by_their_signer(
+    version: str, name: str, signer: str, error: str
+) -> None:
+    bundles = BUNDLES[version]
+    assert bundles is not None
+    spec = {"trustBundle": AUTHORITY, "signerName": signer}
+    new = create(bundles, {"metadata": {"name": name}, "spec": spec})
+    assert errors_of(bundles, new) == ([error] if error else [])
+    if bundles.conversion is not None:
+        assert bundles.conversion.from_stored(bundles.conversion.to_stored(new)) == new
+
+
+def test_certificates_for_pods() -> None:
+    requests = resource_at("certificates.k8s.io", "v1", "podcertificaterequests")
+    assert requests is not None
+    manifest: dict[str, Any] = {
+        "metadata": {"name": "a", "namespace": "default"},
+        "spec": {
+            "signerName": "kubernetes.io/kube-apiserver-client-pod",
+            "podName": "p",
+            "podUID": "1",
+            "serviceAccountName": "s",
+            "serviceAccountUID": "2",
+            "nodeName": "n",
+            "nodeUID": "3",
+            "stubPKCS10Request": "eA==",
+        },
+    }
+    new = create(requests, manifest)
+    assert new.spec.max_expiration_seconds == 86400
+    assert errors_of(requests, new) == []
+    long = create(requests, changed(manifest, "spec.maxExpirationSeconds", 86401))
+    assert errors_of(requests, long) == [
+        "spec.maxExpirationSeconds: Invalid value: 86401: must be in the range [3600, 86400]"
     ]
