@@ -5,22 +5,20 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from pybernetes.cluster import nodesettings
 from pybernetes.kubelet.runtime.containerd import import_archive
 from pybernetes.kubelet.runtime.containerd_config import Layout
 from pybernetes.kubelet.runtime.cri import CriRuntime
 from pybernetes.kubelet.runtime.interface import ContainerRuntimeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from pybernetes.cluster.config import ClusterConfig
     from pybernetes.cluster.nodesettings import NodeSettings
 
 
-async def load_archive(config: ClusterConfig, archive: Path) -> list[str]:
-    """Load an archive on every real node here; their names. Raises ContainerRuntimeError."""
-    nodes = nodesettings.all_nodes(config)
+async def load_archive(nodes: Sequence[NodeSettings], archive: Path) -> list[str]:
+    """Load an archive on each of these nodes; their names. Raises ContainerRuntimeError."""
     if not nodes:
         raise ContainerRuntimeError(
             "no node of this machine runs real containers; simulated ones have every image"
@@ -30,10 +28,10 @@ async def load_archive(config: ClusterConfig, archive: Path) -> list[str]:
     return [node.name for node in nodes]
 
 
-async def list_images(config: ClusterConfig) -> dict[str, list[str]]:
+async def list_images(nodes: Sequence[NodeSettings]) -> dict[str, list[str]]:
     """The names of the images of each node."""
     found: dict[str, list[str]] = {}
-    for node in nodesettings.all_nodes(config):
+    for node in nodes:
         runtime = CriRuntime(socket_of(node), random=Random(0))
         try:
             images = await runtime.list_images()

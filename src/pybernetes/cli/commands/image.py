@@ -13,7 +13,7 @@ from pybernetes.cluster import config as cluster_config
 if TYPE_CHECKING:
     import argparse
 
-    from pybernetes.cluster.config import ClusterConfig
+    from pybernetes.cluster.nodesettings import NodeSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +29,15 @@ def run(options: argparse.Namespace) -> int:
     from pybernetes.cluster.images import list_images, load_archive
     from pybernetes.kubelet.runtime.interface import ContainerRuntimeError
 
-    directory = data_dir_of(options)
-    config = cluster_config.load(directory)
-    if config is None:
-        raise CommandError(f"there is no cluster in {directory}; start one with: p8s up")
+    nodes = _nodes_of(data_dir_of(options))
     try:
         if options.action == "load":
-            return _load(config, options.archive, load_archive)
-        found = asyncio.run(list_images(config))
+            if not options.archive.is_file():
+                raise CommandError(f"{options.archive} is not a file")
+            names = asyncio.run(load_archive(nodes, options.archive))
+            print(f"loaded {options.archive.name} onto {', '.join(names)}")
+            return 0
+        found = asyncio.run(list_images(nodes))
     except ContainerRuntimeError as error:
         raise CommandError(str(error)) from error
     for node, images in found.items():
@@ -45,9 +46,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load(config: ClusterConfig, archive: Path, load_archive) -> int:  # type: ignore[no-untyped-def]  # imported lazily
-    if not archive.is_file():
-        raise CommandError(f"{archive} is not a file")
-    nodes = asyncio.run(load_archive(config, archive))
-    print(f"loaded {archive.name} onto {', '.join(nodes)}")
-    return 0
+def _nodes_of(directory: Path) -> list[NodeSettings]:
+    """The real nodes of a cluster, or the one of a machine that joined another's."""
+    from pybernetes.cluster import nodesettings
+
+    config = cluster_config.load(directory)
+    if config is not None:
+        return nodesettings.all_nodes(config)
+    if (joined := nodesettings.load(directory)) is not None:
+        return [joined]
+    raise CommandError(f"there is no cluster in {directory}; start one with: p8s up")
