@@ -55,8 +55,9 @@ async def test_every_resource_is_listed_and_watched(api: Api, entry: Resource[An
 
 def test_versions_that_share_a_place_say_how_they_convert() -> None:
     stored: dict[str, str] = {}
-    for entry in STORED:
-        if entry.conversion is None:
+    # What is stored may be a version that is not served.
+    for entry in RESOURCES:
+        if entry.storage_prefix and entry.conversion is None:
             assert entry.storage_prefix not in stored, f"two stored versions of {place(entry)}"
             stored[entry.storage_prefix] = place(entry)
-    assert {entry.storage_prefix for entry in STORED} == set(stored)
+    assert {entry.storage_prefix for entry in STORED} <= set(stored)
