@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +46,7 @@ PODS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(pods=st.lists(PODS, max_size=40), seed=st.integers(0, 1 << 16))
 def test_random_lives_of_pods_keep_the_columns_right(pods: list[object], seed: int) -> None:
@@ -129,6 +131,7 @@ SPREAD = TopologySpreadConstraint(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     batches=st.lists(st.tuples(st.sampled_from("abns"), st.integers(1, 6)), max_size=12),
