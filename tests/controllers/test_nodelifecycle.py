@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from pybernetes.api.core.podstate import is_ready
-from pybernetes.api.types.core_v1 import Node, NodeCondition, Pod, Taint
+from pybernetes.api.types.core_v1 import Node, NodeAddress, NodeCondition, Pod, Taint
+from pybernetes.apimachinery.errors import Invalid
 from pybernetes.controllers.nodelifecycle.health import (
     plan_taints,
     silent_status,
@@ -272,6 +273,17 @@ async def test_a_quiet_cluster_writes_nothing_but_leases(cluster: Cluster) -> No
     before = {name: await version_of(cluster, name) for name in await names(cluster, Node)}
     await cluster.run_for(minutes=3)
     assert {name: await version_of(cluster, name) for name in before} == before
+
+
+@pytest.mark.cluster(nodes=0)
+async def test_a_node_may_be_registered_with_its_status(cluster: Cluster) -> None:
+    (made,) = await cluster.apply(node("whole", cpu="3", address="192.0.2.7"))
+    assert made.status.capacity["cpu"] == "3"
+    assert made.status.addresses == (NodeAddress(type="InternalIP", address="192.0.2.7"),)
+    with pytest.raises(Invalid):
+        await cluster.client.create(node("wrong", cpu="-3"))
+    (other,) = await cluster.apply(pod("p", phase="Running", ip="10.0.0.1"))
+    assert (other.status.phase, other.status.pod_ip) == ("Pending", "")
 
 
 # --- taint eviction -------------------------------------------------------------------------------

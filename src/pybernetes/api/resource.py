@@ -142,6 +142,9 @@ class Status(Part[T]):
     owns: tuple[str, ...] = ("status",)
     # Controllers set labels and finalizers together with the status; upstream lets them.
     keeps_metadata: bool = True
+    # A new object may bring its status, because who makes it also knows how it is: a kubelet
+    # registers its node whole.
+    given_at_birth: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

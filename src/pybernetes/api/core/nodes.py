@@ -73,6 +73,7 @@ def validate_node(new: Node, old: Node | None) -> Iterator[FieldError]:
             spec.pod_cidrs, "may specify no more than one CIDR for each IP family"
         )
     if old is None:
+        yield from validate_node_status(new, None)
         return
     was = old.spec
     if was.pod_cidrs and was.pod_cidrs != spec.pod_cidrs:
@@ -162,7 +163,7 @@ NODES = Resource(
     plural="nodes",
     scope=Scope.CLUSTER,
     strategy=Strategy(default=default_node, validate=validate_node, generation_follows=()),
-    subresources=(Status(validate=validate_node_status), Proxy()),
+    subresources=(Status(validate=validate_node_status, given_at_birth=True), Proxy()),
     columns=(
         Column("Status", _status_text),
         Column("Roles", _roles_text),

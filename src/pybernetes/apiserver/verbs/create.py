@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from pybernetes.api.resource import Status
 from pybernetes.apimachinery.errors import (
     AlreadyExists,
     InternalError,
@@ -116,7 +117,9 @@ def _begin(backend: Backend, served: Served, obj: Any) -> Any:
         generation=1 if served.strategy.generation_follows else 0,
     )
     obj = replace(obj, metadata=metadata)
-    for path in status_paths(served):
+    status = served.subresource("status")
+    is_given = isinstance(status, Status) and status.given_at_birth
+    for path in () if is_given else status_paths(served):
         obj = with_part(obj, path, part_at(empty_of(served.resource.kind), path))
     return served.strategy.prepare_create(obj)
 
