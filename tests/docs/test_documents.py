@@ -60,3 +60,8 @@ def test_exports_exist_and_are_documented(package: str) -> None:
         exported = getattr(module, name)
         if isinstance(exported, type) or inspect.isfunction(exported):
             assert exported.__doc__, f"pybernetes.{package}.{name} says nothing about itself"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_heading(command: str) -> None:
+    assert f"\n## p8s {command}\n" in (ROOT / "docs/p8s.md").read_text()
