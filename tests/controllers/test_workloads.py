@@ -6,19 +6,25 @@ The cluster is real but for its containers. Time is virtual.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pybernetes.api.conditions import condition_of
-from pybernetes.api.types.apps_v1 import DaemonSet, Deployment, StatefulSet
+from pybernetes.api.core.podstate import is_active
+from pybernetes.api.types.apps_v1 import DaemonSet, Deployment, ReplicaSet, StatefulSet
 from pybernetes.api.types.batch_v1 import Job
-from pybernetes.api.types.core_v1 import Namespace, ResourceQuota, ResourceQuotaSpec
+from pybernetes.api.types.core_v1 import Namespace, Pod, ResourceQuota, ResourceQuotaSpec
+from pybernetes.apimachinery.errors import NotFound
+from pybernetes.client import PatchType
 from pybernetes.storage import MemoryStore
 from pybernetes.testing import Cluster
 from pybernetes.testing.builders import deployment, metadata, namespace
 
 if TYPE_CHECKING:
+    from random import Random
+
     from pybernetes.aio.clock import LoopClock
 
 TEMPLATE = """
@@ -99,3 +105,91 @@ async def test_a_quota_is_a_condition_and_its_end_is_noticed(cluster: Cluster) -
     whole = await cluster.get(Deployment, "web")
     assert whole.status.available_replicas == 4
     assert condition_of(whole.status.conditions, "ReplicaFailure") is None
+
+
+class Chaos:
+    """Users and misfortune: changes templates and sizes, deletes and kills, at random."""
+
+    def __init__(self, cluster: Cluster, random: Random) -> None:
+        self.cluster, self.random = cluster, random
+        self.image, self.replicas = 1, {"web": 3, "db": 2}
+
+    async def act(self) -> None:
+        await self.random.choice(
+            [self.update, self.scale, self.delete_pod, self.kill, self.evict, self.pause]
+        )()
+        await self.cluster.run_for(seconds=self.random.choice([0, 0.1, 1, 3, 20]))
+
+    async def update(self) -> None:
+        # Sometimes an image that came before.
+        self.image = self.random.randint(1, 4)
+        containers = [{"name": "main", "image": f"registry.test/app:{self.image}"}]
+        patch = {"spec": {"template": {"spec": {"containers": containers}}}}
+        kinds: dict[str, Any] = {"web": Deployment, "db": StatefulSet, "agent": DaemonSet}
+        for name, kind in kinds.items():
+            await self.cluster.client.patch(
+                kind, name, "default", patch=patch, type=PatchType.STRATEGIC
+            )
+
+    async def scale(self) -> None:
+        scalable: list[tuple[Any, str]] = [(Deployment, "web"), (StatefulSet, "db")]
+        kind, name = self.random.choice(scalable)
+        self.replicas[name] = self.random.randint(0, 6)
+        patch = {"spec": {"replicas": self.replicas[name]}}
+        await self.cluster.client.patch(kind, name, "default", patch=patch)
+
+    async def delete_pod(self) -> None:
+        if pods := self.cluster.pods("default"):
+            grace = self.random.choice([None, 0])
+            with suppress(NotFound):
+                await self.cluster.client.delete(self.random.choice(pods), grace_seconds=grace)
+
+    async def kill(self) -> None:
+        name = self.random.choice(list(self.cluster.nodes.runtimes))
+        self.cluster.runtime_of(name).kill(self.random.choice(["web-*", "db-*", "agent-*"]))
+
+    async def evict(self) -> None:
+        if pods := self.cluster.pods("default", phase="Running"):
+            name = self.random.choice(pods).metadata.name
+            patch = {"status": {"phase": "Failed", "reason": "Evicted"}}
+            await self.cluster.client.patch(Pod, name, "default", patch=patch, subresource="status")
+
+    async def pause(self) -> None:
+        paused = self.random.choice([True, False])
+        await self.cluster.client.patch(
+            Deployment, "web", "default", patch={"spec": {"paused": paused}}
+        )
+
+    async def calm_down(self) -> None:
+        await self.update()
+        await self.cluster.client.patch(
+            Deployment, "web", "default", patch={"spec": {"paused": False}}
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.cluster(nodes=3)
+@pytest.mark.parametrize("number", range(3))
+async def test_whatever_happens_it_comes_to_what_was_asked_for(
+    cluster: Cluster, random: Random, number: int
+) -> None:
+    await cluster.apply(*every_kind("default")[:3])
+    chaos = Chaos(cluster, random)
+    for _ in range(25):
+        await chaos.act()
+    await chaos.calm_down()
+    await cluster.run_for(minutes=30)
+    web = await cluster.get(Deployment, "web")
+    wanted = chaos.replicas["web"]
+    assert (web.status.replicas, web.status.updated_replicas) == (wanted, wanted)
+    assert web.status.available_replicas == wanted
+    db = await cluster.get(StatefulSet, "db")
+    wanted = chaos.replicas["db"]
+    assert (db.status.replicas, db.status.available_replicas) == (wanted, wanted)
+    assert db.status.current_revision == db.status.update_revision
+    agent = await cluster.get(DaemonSet, "agent")
+    assert (agent.status.number_available, agent.status.updated_number_scheduled) == (3, 3)
+    living = [p for p in cluster.pods("default") if is_active(p)]
+    assert {p.spec.containers[0].image for p in living} == {f"registry.test/app:{chaos.image}"}
+    assert len(living) == sum(chaos.replicas.values()) + 3
+    assert len((await cluster.client.list(ReplicaSet, "default")).items) <= 4
