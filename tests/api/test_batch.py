@@ -75,6 +75,8 @@ def test_a_job_selects_its_own_pods() -> None:
         "controller-uid": "u1",
         "job-name": "work",
     }
+    assert job.metadata.labels == job.spec.template.metadata.labels
+    assert JOBS.strategy.default(job) == job
     assert errors_of(JOBS, job) == []
     assert errors_of(JOBS, job, job) == []
     by_hand = changed(changed(JOB, "spec.manualSelector", True), "spec.selector", {})

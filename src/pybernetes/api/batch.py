@@ -101,7 +101,9 @@ def prepare_job(new: Job) -> Job:
         selector, match_labels={**selector.match_labels, CONTROLLER_UID: uid}
     )
     spec = msgspec.structs.replace(new.spec, selector=selector, template=template)
-    return msgspec.structs.replace(new, spec=spec)
+    # Defaulting would copy the new labels when the job is next read: see it at once.
+    metadata = msgspec.structs.replace(new.metadata, labels=new.metadata.labels or labels)
+    return msgspec.structs.replace(new, metadata=metadata, spec=spec)
 
 
 def validate_job(new: Job, old: Job | None) -> Iterator[FieldError]:
