@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,10 +15,11 @@ import pytest
 from pybernetes.api.conditions import condition_of
 from pybernetes.api.core.podstate import is_active
 from pybernetes.api.types.apps_v1 import DaemonSet, Deployment, ReplicaSet, StatefulSet
-from pybernetes.api.types.batch_v1 import Job
+from pybernetes.api.types.batch_v1 import Job, UncountedTerminatedPods
 from pybernetes.api.types.core_v1 import Namespace, Pod, ResourceQuota, ResourceQuotaSpec
 from pybernetes.apimachinery.errors import NotFound
 from pybernetes.client import PatchType
+from pybernetes.kubelet.runtime.script import exits
 from pybernetes.storage import MemoryStore
 from pybernetes.testing import Cluster
 from pybernetes.testing.builders import deployment, metadata, namespace
@@ -193,3 +195,44 @@ async def test_whatever_happens_it_comes_to_what_was_asked_for(
     assert {p.spec.containers[0].image for p in living} == {f"registry.test/app:{chaos.image}"}
     assert len(living) == sum(chaos.replicas.values()) + 3
     assert len((await cluster.client.list(ReplicaSet, "default")).items) <= 4
+
+
+@pytest.mark.slow
+@pytest.mark.cluster(nodes=3)
+@pytest.mark.parametrize("mode", ["Indexed", "NonIndexed"])
+async def test_whatever_happens_a_job_completes_and_leaves_nothing_uncounted(
+    cluster: Cluster, random: Random, mode: str
+) -> None:
+    cluster.script("work-*", exits(after=timedelta(seconds=4)))
+    spec = f"  completions: 12\n  parallelism: 4\n  completionMode: {mode}\n  backoffLimit: 999\n"
+    await cluster.apply(workload("Job", "work", "default", extra=spec, restart="Never"))
+
+    async def change(**spec: Any) -> None:
+        await cluster.client.patch(Job, "work", "default", patch={"spec": spec})
+
+    for _ in range(30):
+        what = random.choice(["kill", "delete", "parallelism", "suspend"])
+        pods = cluster.pods("default")
+        if what == "kill":
+            name = random.choice(list(cluster.nodes.runtimes))
+            cluster.runtime_of(name).kill("work-*", 1)
+        elif what == "delete" and pods:
+            with suppress(NotFound):
+                grace = random.choice([None, 0])
+                await cluster.client.delete(random.choice(pods), grace_seconds=grace)
+        elif what == "parallelism":
+            await change(parallelism=random.randint(0, 6))
+        elif what == "suspend":
+            await change(suspend=random.choice([True, False]))
+        await cluster.run_for(seconds=random.choice([0, 0.1, 1, 3, 9]))
+    await change(parallelism=4, suspend=False)
+    await cluster.run_for(hours=3)
+    status = (await cluster.get(Job, "work")).status
+    assert [c.type for c in status.conditions if c.status == "True"] == [
+        "SuccessCriteriaMet",
+        "Complete",
+    ]
+    assert (status.succeeded, status.active, status.terminating) == (12, 0, 0)
+    assert status.uncounted_terminated_pods == UncountedTerminatedPods()
+    assert status.completed_indexes == ("0-11" if mode == "Indexed" else "")
+    assert not any(pod.metadata.finalizers for pod in cluster.pods("default"))
