@@ -77,6 +77,9 @@ class QueuedPod:
     attempts: int = 0
     diagnosis: Diagnosis | None = None
     gate: Refusal | None = None
+    # What was last said about it, and when; nothing yet: "".
+    said: str = ""
+    said_at: float = 0.0
 
     @property
     def uid(self) -> str:
@@ -133,6 +136,7 @@ class SchedulingQueue:
         if known is not None:
             queued.attempts, queued.added_at = known.attempts, known.added_at
             queued.diagnosis = known.diagnosis
+            queued.said, queued.said_at = known.said, known.said_at
             if queued.uid in self._in_flight:
                 known.pod, known.features = queued.pod, queued.features
                 self._in_flight[queued.uid] = CHANGED

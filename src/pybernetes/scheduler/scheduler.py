@@ -25,7 +25,7 @@ from pybernetes.scheduler.config import SchedulerConfig, default_config
 from pybernetes.scheduler.features import features_of
 from pybernetes.scheduler.framework import Cycle, Profile, Sweep
 from pybernetes.scheduler.preemption import Candidate, PreemptionPlan, budgets_of, plan_preemption
-from pybernetes.scheduler.queue import Event, QueuedPod, SchedulingQueue
+from pybernetes.scheduler.queue import MAX_UNSCHEDULABLE_SECONDS, Event, QueuedPod, SchedulingQueue
 from pybernetes.scheduler.reasons import Diagnosis, refused_nodes
 from pybernetes.scheduler.reporting import Reporter
 from pybernetes.scheduler.siblings import Siblings
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 # Pods decided between two looks at the other tasks of the process.
 BATCH = 64
+# How soon the same is said again about a pod that was tried again in vain. Thousands of pods that
+# wait for one place would otherwise each write an event whenever somebody leaves.
+REPEAT_SECONDS = MAX_UNSCHEDULABLE_SECONDS / 2
 FINISHED = ("Succeeded", "Failed")
 
 
@@ -326,6 +329,11 @@ class Scheduler:
         elif not plan.waits:
             self._nominated.pop(queued.uid, None)
         nominated, _ = self._nominated.get(queued.uid, ("", 0))
+        message, now = diagnosis.sentence(), self._loop_time()
+        known = queued.said == message and nominated == queued.pod.status.nominated_node_name
+        if candidate is None and known and now - queued.said_at < REPEAT_SECONDS:
+            return
+        queued.said, queued.said_at = message, now
         tasks.create_task(
             self._report(queued.pod, diagnosis, candidate, nominated),
             name=f"report/{queued.pod.metadata.name}",
