@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,7 @@ from pybernetes.api.types.meta_v1 import DeleteOptions
 from pybernetes.apimachinery.errors import NotFound, StatusError
 from pybernetes.apiserver.call import Call
 from pybernetes.apiserver.customresources.cache import CustomCache
+from pybernetes.apiserver.customresources.checks import definition_errors, definition_warnings
 from pybernetes.apiserver.customresources.names import (
     CLEANUP,
     COMPLETED,
@@ -48,8 +50,10 @@ from pybernetes.storage import KeyNotFound, RevisionMismatch, StoreFailed
 from pybernetes.wire.http import Body, Headers, Peer, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from pybernetes.api.resource import Strategy
+    from pybernetes.apimachinery.fielderror import FieldError
     from pybernetes.apiserver.backend import Backend
     from pybernetes.apiserver.catalog import Served
     from pybernetes.apiserver.watchcache import Event
@@ -74,6 +78,21 @@ class _Kind:
     served: tuple[CustomServed, ...]
 
 
+def _with_checks(strategy: Strategy[Any]) -> Strategy[Any]:
+    """The rules of definitions, with those that need the server."""
+
+    def validate(new: Any, old: Any) -> Iterator[FieldError]:
+        errors = list(strategy.validate(new, old))
+        # What is not well-formed cannot be tried out.
+        yield from errors or definition_errors(new, old)
+
+    def warn(new: Any, old: Any) -> Iterator[str]:
+        yield from strategy.warn(new, old)
+        yield from definition_warnings(new, old)
+
+    return dataclasses.replace(strategy, validate=validate, warn=warn)
+
+
 class CustomResources:
     """The part of an API server that custom resources are."""
 
@@ -81,6 +100,8 @@ class CustomResources:
         self._backend = backend
         self._catalog, self._feed, self._clock = backend.catalog, backend.feed, backend.clock
         self._definitions = Typed(self._catalog, CustomResourceDefinition)
+        if (served := self._definitions.served) is not None:
+            served.strategy = _with_checks(served.strategy)
         # By the name of the definition.
         self._kinds: dict[str, _Kind] = {}
         self._queue: WorkQueue[str] = WorkQueue()

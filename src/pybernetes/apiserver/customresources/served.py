@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         CustomResourceDefinitionVersion,
     )
     from pybernetes.apimachinery.fielderror import FieldError
+    from pybernetes.apiserver.customresources.expressions import Expressions
     from pybernetes.apiserver.customresources.structure import FillIn
     from pybernetes.apiserver.entry import Entry
     from pybernetes.apiserver.forms import ListForm
@@ -294,6 +295,14 @@ class Rules:
     def _looks_at_metadata(self) -> bool:
         return "metadata" in (self.schema.properties or ()) or "metadata" in self.schema.required
 
+    @cached_property
+    def _expressions(self) -> Expressions | None:
+        from pybernetes.apiserver.customresources import expressions
+
+        if not expressions.is_available():
+            return None
+        return expressions.compile_rules(self.schema)
+
     def without_unknown(self, value: dict[str, Json], unknown: list[str]) -> dict[str, Json]:
         if self._is_clean is None or self._is_clean(value):
             return value
@@ -328,6 +337,23 @@ class Rules:
         before = UNSET if old is None else self._judged(old)
         self._judge(value, before, "", errors)
         yield from errors
+        # Rules may rely on the types that the schema says.
+        if not errors and self._has_rules and self._expressions is not None:
+            yield from self._expressions.judge(
+                self._seen(new), UNSET if old is None else self._seen(old)
+            )
+
+    @cached_property
+    def _has_rules(self) -> bool:
+        return b"x-kubernetes-validations" in msgspec.json.encode(self.document)
+
+    def _seen(self, obj: CustomObject) -> dict[str, Json]:
+        """What rules at the root see: of the metadata only the name."""
+        value = self._judged(obj)
+        value["metadata"] = {"name": obj.metadata.name}
+        if obj.metadata.generate_name:
+            value["metadata"]["generateName"] = obj.metadata.generate_name
+        return value
 
     def _judged(self, obj: CustomObject) -> dict[str, Json]:
         value = {"apiVersion": obj.api_version, "kind": obj.kind, **obj.content}
