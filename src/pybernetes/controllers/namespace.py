@@ -16,13 +16,13 @@ import msgspec
 from pybernetes.api.conditions import FALSE, TRUE, with_condition
 from pybernetes.api.types.core_v1 import Namespace, NamespaceCondition, Pod
 from pybernetes.apimachinery.errors import MethodNotSupported, NotFound, StatusError
-from pybernetes.client import keys_of
+from pybernetes.apimachinery.meta import Key
+from pybernetes.client import changes_of, keys_of
 from pybernetes.client.discovery import served_resources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pybernetes.apimachinery.meta import Key
     from pybernetes.client.discovery import ServedResource
     from pybernetes.controllers.context import ControllerContext
 
@@ -123,7 +123,11 @@ class NamespaceController:
         self._client = context.client_for(self.name)
         self._clock = context.clock
         self._namespaces = context.caches.of(Namespace)
-        self.sources = (keys_of(self._namespaces),)
+        self._pods = context.caches.of(Pod)
+        self.sources = (
+            keys_of(self._namespaces),
+            changes_of(self._pods, self._pod_changed),
+        )
 
     async def reconcile(self, key: Key) -> timedelta | None:
         namespace = self._namespaces.get(key)
@@ -148,6 +152,16 @@ class NamespaceController:
             except NotFound:
                 return None
         return min(left.grace, LOOK_AGAIN) if left.grace else SOON
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> list[Key]:
+        """A namespace that goes need not wait for longer than its last pod takes."""
+        if new is not None or old is None:
+            return []
+        key = Key("", old.metadata.namespace)
+        namespace = self._namespaces.get(key)
+        if namespace is None or namespace.metadata.deletion_timestamp is None:
+            return []
+        return [] if self._pods.list(key.name) else [key]
 
     async def _empty(self, name: str) -> Leftovers:
         """Ask for the deletion of everything; what is still there afterwards."""
