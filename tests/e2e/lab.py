@@ -64,6 +64,8 @@ class Lab:
     # The kubeconfig that kubectl uses, where it is not the cluster's own.
     kubeconfig: Path | None = None
     _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    # Interfaces that were there before anything ran here: the test's own.
+    _interfaces: list[str] = field(default_factory=list)
 
     @property
     def data_dir(self) -> Path:
@@ -82,6 +84,8 @@ class Lab:
         }
 
     def inside(self, arguments: Sequence[str]) -> list[str]:
+        if not self._interfaces:
+            self._interfaces = traces.interfaces(self.namespace)
         return ["nsenter", f"--net=/run/netns/{self.namespace}", *arguments]
 
     def run(
@@ -231,6 +235,9 @@ class Lab:
     def server_pid(self) -> int:
         return int((self.data_dir / "server.pid").read_text())
 
+    def is_own(self, trace: str) -> bool:
+        return trace in {f"interface {name}" for name in self._interfaces}
+
     def close(self) -> None:
         for child in self._children:
             end(child)
@@ -316,7 +323,11 @@ def remove_lab(lab: Lab) -> None:
     try:
         if (lab.data_dir / "cluster.json").exists():
             lab.p8s("down", "--purge")
-        left = traces.left(found, lab.namespace, lab.data_dir)
+        left = [
+            trace
+            for trace in traces.left(found, lab.namespace, lab.data_dir)
+            if not lab.is_own(trace)
+        ]
     finally:
         traces.end_processes_in(lab.namespace)
         subprocess.run(["ip", "netns", "delete", lab.namespace], check=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +16,6 @@ from tests.e2e.lab import end
 from tests.e2e.objects import deployment, pod
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.e2e.lab import Lab
 
 
@@ -315,7 +315,9 @@ def test_edit_is_told_what_is_invalid(cluster: Lab, ns: str, tmp_path: Path) -> 
     assert refused.code == 1
     assert 'deployments.apps "web" is invalid' in refused.err
     # The reason is what the editor is opened with the second time.
-    (kept,) = (cluster.directory / "home").glob("kubectl*-edit-*.yaml")
+    stored = re.search(r'stored to "(.+)"', refused.err)
+    assert stored is not None
+    kept = Path(stored[1])
     assert "must be greater than or equal to 0" in kept.read_text()
     kept.unlink()
 

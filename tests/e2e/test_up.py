@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e import traces
-from tests.e2e.images import BOX, MISSING, WEB_1
+from tests.e2e.images import BOX, WEB_1
 from tests.e2e.lab import P8S, end
 from tests.e2e.objects import deployment, pod
 
@@ -242,40 +242,3 @@ def test_make_up_and_make_down(lab: Lab) -> None:
     finally:
         lab.run("make", "--no-print-directory", "-C", str(REPOSITORY), "down", timeout=100)
     assert traces.left(found, lab.namespace, USUAL_DATA_DIR) == []
-
-
-def test_an_agent_joins_with_a_token(labs: Callable[[], AbstractContextManager[Lab]]) -> None:
-    """A second machine: another namespace, joined to the first by a cable."""
-    with labs() as first, labs() as second:
-        subprocess.run(
-            ["ip", "-n", first.namespace, "link", "add", "cable", "type", "veth",
-             "peer", "name", "cable", "netns", second.namespace],
-            check=True,
-        )  # fmt: skip
-        for lab, address in ((first, "198.18.200.1"), (second, "198.18.200.2")):
-            for words in (f"address add {address}/24 dev cable", "link set cable up"):
-                subprocess.run(["ip", "-n", lab.namespace, *words.split()], check=True)
-        first.p8s("up", "--advertise-address=198.18.200.1", "--node-name=first")
-        said = first.p8s("token").out
-        flags = re.search(r"p8s agent (--server \S+ --token \S+) \\\s+(--ca-hash \S+)", said)
-        assert flags is not None, said
-        agent = second.start(
-            *P8S, "agent", f"--data-dir={second.data_dir}", *flags[1].split(), *flags[2].split(),
-            "--node-name=second", "--address=198.18.200.2",
-        )  # fmt: skip
-        is_ready = "--for=condition=Ready"
-        first.wait_for("node/second", holds=lambda _: True)
-        first.kubectl("wait", is_ready, "node/second", "--timeout=60s")
-        first.kubectl("apply", "-f", "-", stdin=pod("far", MISSING, spec={"nodeName": "second"}))
-        first.wait_for("pod/far", holds=lambda p: "podIP" in p["status"])
-        wrong = second.run(
-            *P8S, "agent", f"--data-dir={second.directory}/other", "--server",
-            "https://198.18.200.1:6443", "--token", "abcdef.0123456789abcdef", check=False,
-        )  # fmt: skip
-        assert wrong.code == 1
-        assert "Traceback" not in wrong.err
-        agent.terminate()
-        assert agent.wait(30) == 0
-        down = second.p8s("down", "--purge").out
-        assert "removed the containers and the network of node second" in down
-        subprocess.run(["ip", "-n", first.namespace, "link", "delete", "cable"], check=True)
