@@ -13,7 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
 
-from pybernetes.api.certificates import CERTIFICATE_SIGNING_REQUESTS, validate_approval
+from pybernetes.api.certificates import (
+    CERTIFICATE_SIGNING_REQUESTS,
+    validate_approval,
+    with_times,
+)
 from pybernetes.api.pem import certificates_problem, request_problem, trust_bundle_problems
 from pybernetes.api.registry import resource_at
 from pybernetes.api.types.certificates_v1 import (
@@ -208,6 +212,14 @@ def test_signing(old: dict[str, str], new: dict[str, str], errors: list[str]) ->
         with_status(request(), "Approved", **new), with_status(request(), "Approved", **old)
     )
     assert [str(error) for error in found] == errors
+
+
+def test_verdicts_have_times() -> None:
+    first, later = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    old = with_times(with_status(request(), "Approved"), request(), first)
+    new = with_times(with_status(request(), "Approved", "Failed"), old, later)
+    times = [(c.last_update_time, c.last_transition_time) for c in new.status.conditions]
+    assert times == [(later, first), (later, later)]
 
 
 def test_signers_do_not_approve() -> None:

@@ -24,6 +24,7 @@ from pybernetes.apimachinery.names import dns_subdomain_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from pybernetes.api.types.certificates_v1 import CertificateSigningRequestCondition
 
@@ -167,6 +168,22 @@ def _conditions_of(
     request: CertificateSigningRequest, type_: str
 ) -> list[CertificateSigningRequestCondition]:
     return [condition for condition in request.status.conditions if condition.type == type_]
+
+
+def with_times(
+    new: CertificateSigningRequest, old: CertificateSigningRequest, now: datetime
+) -> CertificateSigningRequest:
+    """The conditions with the times their writer left out: now, or when they came to be."""
+    since = {(c.type, c.status): c.last_transition_time for c in old.status.conditions}
+    conditions = tuple(
+        replace(
+            c,
+            last_update_time=c.last_update_time or now,
+            last_transition_time=c.last_transition_time or since.get((c.type, c.status)) or now,
+        )
+        for c in new.status.conditions
+    )
+    return replace(new, status=replace(new.status, conditions=conditions))
 
 
 def validate_approval(

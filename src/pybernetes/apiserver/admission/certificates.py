@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from pybernetes.api.certificates import with_times
 from pybernetes.api.user import MASTERS
 from pybernetes.apiserver.admission.plugin import Plugin, refused
 from pybernetes.apiserver.hooks import Access, Operation
@@ -28,12 +29,14 @@ _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 
 class CertificateRequests(Plugin):
     def __init__(self, world: World) -> None:
-        self._authorizer = world.authorizer
+        self._authorizer, self._clock = world.authorizer, world.clock
 
     async def mutate(self, attributes: Attributes) -> None:
-        if attributes.operation is not Operation.CREATE:
-            return
-        if attributes.is_for(GROUP, _RESOURCE):
+        if attributes.operation is Operation.UPDATE:
+            if any(attributes.is_for(GROUP, _RESOURCE, part) for part in ("approval", "status")):
+                now = self._clock.now().replace(microsecond=0)
+                attributes.obj = with_times(attributes.obj, attributes.old, now)
+        elif attributes.operation is Operation.CREATE and attributes.is_for(GROUP, _RESOURCE):
             user = attributes.user
             spec = replace(
                 attributes.obj.spec,
