@@ -177,6 +177,18 @@ def test_required_rules_hold_in_every_sweep(batches: list[tuple[str, int]], seed
         assert (columns.used["pods"] <= columns.allocatable["pods"]).all()
 
 
+def test_names_of_nodes_that_left_are_forgotten() -> None:
+    columns = columns_of([])
+    hosts = columns.topology("kubernetes.io/hostname")
+    for number in range(1000):
+        columns.set_node(node(f"n{number}"))
+        assert hosts.codes()[columns.slot_of[f"n{number}"]] > 0
+        columns.remove_node(f"n{number - 3}")
+    assert hosts.size < 200
+    alive = hosts.codes()[columns.alive]
+    assert len(set(alive.tolist())) == columns.count == 3
+
+
 def test_pods_that_leave_are_not_spread_from() -> None:
     there = pod("p", node="n0", labels={"app": "s"}, meta={"deletion_timestamp": EPOCH})
     columns = columns_of(

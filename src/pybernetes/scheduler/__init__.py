@@ -1,14 +1,20 @@
 """Decides which node runs a pod, and can say why not.
 
 `reasons` is refusals as data, `features` what matters of a pod, `columns` the cluster as numpy
-arrays, `framework` how plugins decide together, `plugins/` one idea each, `preemption` who would
-have to leave, `queue` who waits for what, `scheduler` the loop. numpy is imported when the loop's
+arrays, `derived` what is worked out from them, `framework` how plugins decide together, `plugins/`
+one idea each, `preemption` who would have to leave, `queue` who waits for what, `scheduler` the
+loop, `binding` and `reporting` what it does beside the loop. numpy is imported when the loop's
 module is: whoever only wants `run_scheduler`'s name does not pay for it.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+# One thread: our arrays are small, and OpenBLAS would start one per core for nothing. Here, because
+# it has to be said before numpy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from pybernetes.scheduler.scheduler import run_scheduler

@@ -17,30 +17,33 @@ is kept until its last pod is, then handed to another node.
 
 from __future__ import annotations
 
-import os
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-# One thread: our arrays are small, and OpenBLAS would start one per core for nothing.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pybernetes.scheduler.features import PODS, HostPort, PodFeatures, PodTerm, amount_of
+from pybernetes.scheduler.derived import (
+    ChangeLog,
+    DerivedColumn,
+    Kept,
+    PodCounter,
+    TermCounter,
+    Topology,
+    UsageColumn,
+    grown,
+)
+from pybernetes.scheduler.features import PODS, HostPort, PodFeatures, amount_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from numpy.typing import NDArray
 
     from pybernetes.api.types.core_v1 import Node, Pod
     from pybernetes.apimachinery.selector import Selector
+    from pybernetes.scheduler.derived import Floats, Ints, SlotIndex
 
-    Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
-
-T = TypeVar("T")
 
 # How many derived columns and counters are kept; the least recently used go first.
 KEPT_COLUMNS = 512
@@ -69,114 +72,6 @@ class _LabelClass:
     verdicts: dict[str, bool] = field(default_factory=dict)
 
 
-class DerivedColumn:
-    """A function of single nodes, kept up to date lazily."""
-
-    def __init__(
-        self, columns: NodeColumns, compute: Callable[[Node], int], *, missing: int = 0
-    ) -> None:
-        self._columns = columns
-        self._compute = compute
-        self._missing = missing
-        self._values: Ints = np.full(0, missing, dtype=np.int64)
-        # Position in the columns' log of changes up to which the values are right.
-        self._seen = -1
-
-    def values(self) -> Ints:
-        """One value per slot; slots without a node hold `missing`."""
-        columns = self._columns
-        if self._seen == columns.log_position and len(self._values) == columns.capacity:
-            return self._values
-        if len(self._values) != columns.capacity:
-            grown = np.full(columns.capacity, self._missing, dtype=np.int64)
-            grown[: len(self._values)] = self._values
-            self._values = grown
-        for slot in columns.changed_since(self._seen):
-            node = columns.nodes[slot]
-            self._values[slot] = self._missing if node is None else self._compute(node)
-        self._seen = columns.log_position
-        return self._values
-
-
-class PodCounter:
-    """Placed pods of one namespace scope that a selector names, counted per slot."""
-
-    def __init__(
-        self,
-        key: str,
-        matches: Callable[[str, Mapping[str, str]], bool],
-        capacity: int,
-        *,
-        staying: bool,
-    ) -> None:
-        self.key = key
-        self.matches = matches
-        # Whether pods that are going away are left out.
-        self.staying = staying
-        self.counts: Ints = np.zeros(capacity, dtype=np.int64)
-
-    def grow(self, capacity: int) -> None:
-        self.counts = _grown(self.counts, capacity)
-
-
-class TermCounter:
-    """Placed pods that carry one and the same affinity term, counted per slot."""
-
-    def __init__(self, term: PodTerm, capacity: int) -> None:
-        self.term = term
-        self.total = 0
-        self.counts: Ints = np.zeros(capacity, dtype=np.int64)
-
-    def grow(self, capacity: int) -> None:
-        self.counts = _grown(self.counts, capacity)
-
-
-class Topology:
-    """The values of one topology label as codes: 0 is "has no such label"."""
-
-    def __init__(self, columns: NodeColumns, key: str) -> None:
-        self._codes: dict[str, int] = {}
-        self._column = DerivedColumn(columns, lambda node: self._code(node.metadata.labels, key))
-
-    def codes(self) -> Ints:
-        return self._column.values()
-
-    @property
-    def size(self) -> int:
-        """One more than the highest code given so far."""
-        return len(self._codes) + 1
-
-    def per_value(self, counts: Ints) -> Ints:
-        """The counts of slots added up per topology value; index 0 is without the label."""
-        return np.bincount(self.codes(), weights=counts, minlength=self.size).astype(np.int64)
-
-    def _code(self, labels: Mapping[str, str], key: str) -> int:
-        value = labels.get(key)
-        if value is None:
-            return 0
-        return self._codes.setdefault(value, len(self._codes) + 1)
-
-
-class _Kept(Generic[T]):
-    """The most recently used of what can be computed again."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._items: OrderedDict[Hashable, T] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        if (item := self._items.get(key)) is not None:
-            self._items.move_to_end(key)
-            return item
-        item = self._items[key] = make()
-        if len(self._items) > self._limit:
-            self._items.popitem(last=False)
-        return item
-
-    def values(self) -> Iterator[T]:
-        return iter(self._items.values())
-
-
 class NodeColumns:
     """All nodes and what runs on them; see the module for the rules."""
 
@@ -203,12 +98,13 @@ class NodeColumns:
         # `names` as it was when somebody last asked; None once it changed.
         self._names_by_slot: tuple[str, ...] | None = None
         self._free: list[int] = list(range(self.capacity - 1, -1, -1))
-        # Slots whose node changed, oldest first; derived columns remember how far they read.
-        self._log: list[int] = []
-        self._log_start = 0
-        self._derived: _Kept[DerivedColumn] = _Kept(KEPT_COLUMNS)
+        # Slots whose node changed, and slots whose node or pods changed.
+        self.changed = ChangeLog()
+        self.touched = ChangeLog()
+        self._usage: Kept[UsageColumn] = Kept(KEPT_COLUMNS)
+        self._derived: Kept[DerivedColumn] = Kept(KEPT_COLUMNS)
         self._topologies: dict[str, Topology] = {}
-        self._counters: _Kept[PodCounter] = _Kept(KEPT_COLUMNS)
+        self._counters: Kept[PodCounter] = Kept(KEPT_COLUMNS)
         self._classes: dict[Hashable, _LabelClass] = {}
         # Terms carried by placed pods, by the kind of term and its key.
         self.carried: dict[str, dict[str, TermCounter]] = {
@@ -227,16 +123,6 @@ class NodeColumns:
         if self._names_by_slot is None:
             self._names_by_slot = tuple(self.names)
         return self._names_by_slot
-
-    @property
-    def log_position(self) -> int:
-        return self._log_start + len(self._log)
-
-    def changed_since(self, position: int) -> set[int] | range:
-        """Slots whose node changed after a position of the log; all, if that is too long ago."""
-        if position < self._log_start:
-            return range(self.capacity)
-        return set(self._log[position - self._log_start :])
 
     def set_node(self, node: Node) -> None:
         """The node came or changed."""
@@ -309,6 +195,10 @@ class NodeColumns:
         column = self._derived.get(key, lambda: DerivedColumn(self, compute, missing=missing))
         return column.values()
 
+    def of_usage(self, key: Hashable, compute: Callable[[SlotIndex], Floats]) -> Floats:
+        """The values of a function of slots and their pods; `key` names the function."""
+        return self._usage.get(key, lambda: UsageColumn(self, compute)).values()
+
     def topology(self, key: str) -> Topology:
         if key not in self._topologies:
             self._topologies[key] = Topology(self, key)
@@ -345,7 +235,7 @@ class NodeColumns:
         else:
             self.namespace_labels[name] = labels
         # Counters whose matching looks at namespace labels would be wrong from here on.
-        self._counters = _Kept(KEPT_COLUMNS)
+        self._counters = Kept(KEPT_COLUMNS)
         self._classes.clear()
 
     def requested(self, resource: str) -> Ints:
@@ -378,6 +268,10 @@ class NodeColumns:
                     again[placed.slot] += 1
             assert (counter.counts == again).all(), f"counter {counter.key} is off"
         self._check_terms_and_ports()
+        for usage in self._usage.values():
+            usage.check()
+        for derived in self._derived.values():
+            derived.check()
         for uid, placed in self.pods.items():
             assert uid in self.uids_on[placed.slot], f"{uid} is not on its slot"
         assert sum(map(len, self.uids_on)) == len(self.pods), "a uid is on two slots"
@@ -411,6 +305,7 @@ class NodeColumns:
 
     def _account(self, placed: PlacedPod, sign: int) -> None:
         features, slot = placed.features, placed.slot
+        self.touched.note(slot, self.capacity)
         for name, amount in features.requests:
             self._resource(name)[1][slot] += sign * amount
         self._resource(PODS)[1][slot] += sign
@@ -501,10 +396,8 @@ class NodeColumns:
             self._free.append(slot)
 
     def _note_change(self, slot: int) -> None:
-        self._log.append(slot)
-        if len(self._log) > 4 * self.capacity:
-            self._log_start += len(self._log)
-            self._log.clear()
+        self.changed.note(slot, 4 * self.capacity)
+        self.touched.note(slot, self.capacity)
 
     def _resource(self, name: str) -> tuple[Ints, Ints]:
         if name not in self.allocatable:
@@ -518,24 +411,18 @@ class NodeColumns:
         self.names.extend([""] * old)
         self.nodes.extend([None] * old)
         self.uids_on.extend(set() for _ in range(old))
-        self.alive = _grown(self.alive, self.capacity)
-        self.unschedulable = _grown(self.unschedulable, self.capacity)
-        self.scored_cpu = _grown(self.scored_cpu, self.capacity)
-        self.scored_memory = _grown(self.scored_memory, self.capacity)
+        self.alive = grown(self.alive, self.capacity)
+        self.unschedulable = grown(self.unschedulable, self.capacity)
+        self.scored_cpu = grown(self.scored_cpu, self.capacity)
+        self.scored_memory = grown(self.scored_memory, self.capacity)
         for columns in (self.allocatable, self.used):
             for name in columns:
-                columns[name] = _grown(columns[name], self.capacity)
+                columns[name] = grown(columns[name], self.capacity)
         for counter in self._counters.values():
             counter.grow(self.capacity)
         for carried in self.carried.values():
             for term in carried.values():
                 term.grow(self.capacity)
-
-
-def _grown(column: NDArray[Any], capacity: int) -> NDArray[Any]:
-    grown = np.zeros(capacity, dtype=column.dtype)
-    grown[: len(column)] = column
-    return grown
 
 
 def _addresses_clash(one: str, other: str) -> bool:

@@ -10,12 +10,22 @@ import numpy as np
 
 from pybernetes.api.core.podresources import CPU, MEMORY
 from pybernetes.scheduler.features import PODS
-from pybernetes.scheduler.framework import MAX_SCORE, Cycle, Follows, Verdict, pass_all_but
+from pybernetes.scheduler.framework import (
+    ALL_SLOTS,
+    MAX_SCORE,
+    Cycle,
+    Follows,
+    Verdict,
+    pass_all_but,
+)
 from pybernetes.scheduler.reasons import Refusal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pybernetes.scheduler.columns import NodeColumns
+    from pybernetes.scheduler.derived import SlotIndex
+    from pybernetes.scheduler.features import PodFeatures
     from pybernetes.scheduler.framework import Bools, Floats
 
     Ints = NDArray[np.int64]
@@ -70,18 +80,23 @@ class NodeResourcesFit:
         return Verdict(passes, why)
 
     def score(self, cycle: Cycle, feasible: Bools) -> Floats | None:
-        total: Floats | float = 0.0
-        weight_sum = 0
-        for name, weight in self._weights:
-            used, capacity = _scored_use(cycle, name)
-            if name not in (CPU, MEMORY) and not dict(cycle.features.requests).get(name):
-                continue
-            total += weight * self._value(used, capacity)
-            weight_sum += weight
-        if not weight_sum:
+        columns, features = cycle.columns, cycle.features
+        asked = dict(features.requests)
+        weights = tuple((n, w) for n, w in self._weights if n in (CPU, MEMORY) or asked.get(n))
+        if not weights:
             return None
-        scores: Floats = np.floor(total / weight_sum)
-        return scores
+
+        def scores(here: SlotIndex) -> Floats:
+            total: Floats | float = 0.0
+            for name, weight in weights:
+                total += weight * self._value(*_scored_use(columns, features, name, here))
+            found: Floats = np.floor(total / sum(weight for _, weight in weights))
+            return found
+
+        if cycle.window is not ALL_SLOTS:
+            return scores(cycle.window)
+        key = (self, features.requests, features.scored_cpu, features.scored_memory)
+        return columns.of_usage(key, scores)
 
     def _pattern(self, cycle: Cycle, slot: int) -> tuple[bool, ...]:
         """Equal for slots of which the same is to be said."""
@@ -139,22 +154,28 @@ class NodeResourcesBalancedAllocation:
     follows = Follows.SLOT
 
     def score(self, cycle: Cycle, feasible: Bools) -> Floats | None:
-        requests = dict(cycle.features.requests)
+        columns, requests = cycle.columns, dict(cycle.features.requests)
         if not requests:
             return None
-        fractions = []
-        for name in (CPU, MEMORY):
-            capacity = cycle.columns.allocatable_of(name)[cycle.window]
-            used = cycle.columns.requested(name)[cycle.window] + requests.get(name, 0)
-            # Without any of it, and beyond all of it, a node is full.
-            share = np.where(capacity > 0, used, 1) / np.maximum(capacity, 1)
-            fractions.append(np.minimum(share, 1.0, out=share))
-        # The standard deviation of two values is half their distance.
-        scores: Floats = fractions[0] - fractions[1]
-        np.abs(scores, out=scores)
-        scores *= -MAX_SCORE / 2
-        scores += MAX_SCORE
-        return np.floor(scores, out=scores)
+
+        def scores(here: SlotIndex) -> Floats:
+            fractions = []
+            for name in (CPU, MEMORY):
+                capacity = columns.allocatable_of(name)[here]
+                used = columns.requested(name)[here] + requests.get(name, 0)
+                # Without any of it, and beyond all of it, a node is full.
+                share = np.where(capacity > 0, used, 1) / np.maximum(capacity, 1)
+                fractions.append(np.minimum(share, 1.0, out=share))
+            # The standard deviation of two values is half their distance.
+            found: Floats = fractions[0] - fractions[1]
+            np.abs(found, out=found)
+            found *= -MAX_SCORE / 2
+            found += MAX_SCORE
+            return np.floor(found, out=found)
+
+        if cycle.window is not ALL_SLOTS:
+            return scores(cycle.window)
+        return columns.of_usage((self, cycle.features.requests), scores)
 
 
 class NodePorts:
@@ -181,9 +202,10 @@ class NodePorts:
         return Verdict(passes[cycle.window], lambda slot: self._WHY)
 
 
-def _scored_use(cycle: Cycle, resource: str) -> tuple[Ints, Ints]:
+def _scored_use(
+    columns: NodeColumns, features: PodFeatures, resource: str, here: SlotIndex
+) -> tuple[Ints, Ints]:
     """Use and capacity as scores see them: containers that ask for nothing count a little."""
-    columns, features, here = cycle.columns, cycle.features, cycle.window
     capacity = columns.allocatable_of(resource)[here]
     if resource == CPU:
         return columns.scored_cpu[here] + features.scored_cpu, capacity
