@@ -42,7 +42,7 @@ async def test_a_secret_gets_a_token_that_lives_with_it(cluster: Cluster) -> Non
     assert uid == account.metadata.uid
     token = base64.b64decode(found.data["token"]).decode()
     assert await who(cluster, token) == "system:serviceaccount:default:robot"
-    await cluster.run_for(hours=100)
+    await cluster.run_for(hours=3)
     assert await who(cluster, token) == "system:serviceaccount:default:robot"
     await cluster.client.delete(found)
     assert await who(cluster, token) == ""
