@@ -3,8 +3,8 @@
 `reasons` is refusals as data, `features` what matters of a pod, `columns` the cluster as numpy
 arrays, `derived` what is worked out from them, `framework` how plugins decide together, `plugins/`
 one idea each, `preemption` who would have to leave, `queue` who waits for what, `scheduler` the
-loop, `binding` and `reporting` what it does beside the loop. numpy is imported when the loop's
-module is: whoever only wants `run_scheduler`'s name does not pay for it.
+loop, `binding` and `reporting` what it does beside the loop. numpy is imported when a scheduler
+starts: a process that runs none does not pay for it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,25 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
-    from pybernetes.scheduler.scheduler import run_scheduler
+    from random import Random
+
+    from pybernetes.aio.clock import Clock
+    from pybernetes.client import Caches, Client, EventRecorder
+    from pybernetes.scheduler.config import SchedulerConfig
 
 __all__ = ["run_scheduler"]
 
 
-def __getattr__(name: str) -> object:
-    if name == "run_scheduler":
-        from pybernetes.scheduler.scheduler import run_scheduler
+async def run_scheduler(
+    client: Client,
+    caches: Caches,
+    clock: Clock,
+    random: Random,
+    *,
+    recorder: EventRecorder,
+    config: SchedulerConfig | None = None,
+) -> None:
+    """Schedule until cancelled."""
+    from pybernetes.scheduler.scheduler import Scheduler
 
-        return run_scheduler
-    raise AttributeError(name)
+    await Scheduler(client, caches, clock, random, recorder, config).run()

@@ -379,19 +379,6 @@ class Scheduler:
         return diagnosis
 
 
-async def run_scheduler(
-    client: Client,
-    caches: Caches,
-    clock: Clock,
-    random: Random,
-    *,
-    recorder: EventRecorder,
-    config: SchedulerConfig | None = None,
-) -> None:
-    """Schedule until cancelled."""
-    await Scheduler(client, caches, clock, random, recorder, config).run()
-
-
 def _pod_matters(old: Pod, new: Pod) -> bool:
     """Whether the change could make room for another pod, or make it welcome."""
     return (
