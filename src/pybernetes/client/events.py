@@ -295,8 +295,11 @@ class EventWriter:
             try:
                 written = await self._write(correlated)
             except StatusError as error:
-                # It has its reasons (the namespace is going, say) and will not change its mind.
-                log.info("event refused: %s %r: %s", event.reason, event.message, error)
+                # It has its reasons and will not change its mind. That a namespace is going is one
+                # of every day.
+                is_news = not error.has_cause("NamespaceTerminating")
+                level = logging.INFO if is_news else logging.DEBUG
+                log.log(level, "event refused: %s %r: %s", event.reason, event.message, error)
                 break
             except (WireError, OSError) as error:
                 log.debug("event not written, will retry: %s", error)
