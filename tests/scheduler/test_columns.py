@@ -189,6 +189,29 @@ def test_names_of_nodes_that_left_are_forgotten() -> None:
     assert len(set(alive.tolist())) == columns.count == 3
 
 
+def test_counts_follow_the_labels_of_namespaces() -> None:
+    columns = columns_of([node("n0")], [pod("p", "team", node="n0")])
+
+    def count() -> int:
+        return int(
+            columns.pods_matching(
+                "of a",
+                lambda namespace, labels: columns.namespace_labels.get(namespace) == {"team": "a"},
+            ).sum()
+        )
+
+    assert count() == 0
+    columns.namespace_changed("team", {"team": "a"})
+    assert count() == 1
+    columns.namespace_changed("new", {"team": "a"})
+    assert count() == 1
+    columns.add_pod(pod("q", "new"), features_of(pod("q", "new")), "n0")
+    assert count() == 2
+    columns.namespace_changed("team", None)
+    assert count() == 1
+    columns.check_invariants()
+
+
 def test_pods_that_leave_are_not_spread_from() -> None:
     there = pod("p", node="n0", labels={"app": "s"}, meta={"deletion_timestamp": EPOCH})
     columns = columns_of(

@@ -17,6 +17,7 @@ is kept until its last pod is, then handed to another node.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,8 @@ class NodeColumns:
         # Pods by uid, and the uids on each slot.
         self.pods: dict[str, PlacedPod] = {}
         self.uids_on: list[set[str]] = [set() for _ in range(self.capacity)]
+        # How many placed pods each namespace has.
+        self._pods_in: Counter[str] = Counter()
         # Labels of each namespace, for terms that select namespaces.
         self.namespace_labels: dict[str, Mapping[str, str]] = {}
         # Slots with host ports in use: (protocol, port) → slot → addresses, one per pod.
@@ -234,6 +237,12 @@ class NodeColumns:
             self.namespace_labels.pop(name, None)
         else:
             self.namespace_labels[name] = labels
+        if not self._pods_in[name]:
+            # Nobody is counted by these labels: new namespaces, mostly. What is remembered of
+            # pods that were there is not worth much.
+            self._classes = {k: c for k, c in self._classes.items() if c.namespace != name}
+            self._pods_in.pop(name, None)
+            return
         # Counters whose matching looks at namespace labels would be wrong from here on.
         self._counters = Kept(KEPT_COLUMNS)
         self._classes.clear()
@@ -306,6 +315,7 @@ class NodeColumns:
     def _account(self, placed: PlacedPod, sign: int) -> None:
         features, slot = placed.features, placed.slot
         self.touched.note(slot, self.capacity)
+        self._pods_in[features.namespace] += sign
         for name, amount in features.requests:
             self._resource(name)[1][slot] += sign * amount
         self._resource(PODS)[1][slot] += sign
