@@ -155,6 +155,10 @@ async def _work(name: str, reconcile: Reconcile, queue: WorkQueue[Key]) -> None:
                 log.warning("%s: %s: waiting for a change: %s", name, key, error)
                 queue.forget(key)
             except (StatusError, WireError, OSError) as error:
+                if isinstance(error, StatusError) and error.has_cause("NamespaceTerminating"):
+                    # Nothing new may be made there; that it goes will be news for everybody.
+                    queue.forget(key)
+                    continue
                 # The server said no, or is away: its words say all, a stack trace nothing.
                 log.warning("%s: %s: will retry: %s", name, key, error or type(error).__name__)
                 queue.retry(key)
