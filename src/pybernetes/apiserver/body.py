@@ -170,6 +170,10 @@ def typed_object(call: Call, served: Readable, value: Any, duplicates: Sequence[
             f"the object provided is unrecognized (must be of type {served.kind_name}): {problem}"
         )
     _check_kind(served, value)
+    metadata = value.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("managedFields") == []:
+        # Nothing is not the same as not said: it closes the books, as one empty entry does.
+        value = {**value, "metadata": {**metadata, "managedFields": [{}]}}
     decoded = served.read_strictly(value)
     prefix = f'{served.kind_name} in version "{served.version}" cannot be handled as a {served.kind_name}'
     if decoded.errors:

@@ -1,7 +1,7 @@
 """CREATE: the way of a new object into the store.
 
-decode → defaults → mutating admission → strategy (metadata, an empty status) →
-validation → validating admission → managedFields → store. A generated name that is
+decode → defaults → managedFields → mutating admission → strategy (metadata, an empty status)
+→ validation → validating admission → store. A generated name that is
 taken is generated again.
 """
 
@@ -60,16 +60,24 @@ async def create(backend: Backend, call: Call, served: Served) -> Response:
     return written_response(call, served, written, status=201)
 
 
-async def create_object(backend: Backend, call: Call, served: Served, obj: Any) -> Written:
-    """Make a new object of what somebody sent. Raises StatusError."""
-    obj = in_namespace(served, obj, call.info.namespace)
+async def create_object(
+    backend: Backend, call: Call, served: Served, obj: Any, *, owned: bool = False
+) -> Written:
+    """Make a new object of what somebody sent. Raises StatusError.
+
+    `owned`: its managedFields say already whose it is.
+    """
+    obj = served.strategy.default(in_namespace(served, obj, call.info.namespace))
+    if not owned:
+        # Before admission: what policy adds is nobody's.
+        obj = backend.field_manager.created(call, served, obj)
     attributes = Attributes(
         call,
         Operation.CREATE,
         served,
         obj.metadata.namespace,
         obj.metadata.name,
-        obj=served.strategy.default(obj),
+        obj=obj,
         options=call.query,
         dry_run=call.dry_run,
     )
@@ -93,7 +101,7 @@ async def store_new(
             call.warn(sentence)
         attributes.obj, attributes.name = obj, obj.metadata.name
         await backend.admission.validate(attributes)
-        obj = backend.field_manager.created(call, served, attributes.obj)
+        obj = attributes.obj
         try:
             return await _put_new(backend, served, obj, dry_run=attributes.dry_run)
         except AlreadyExists:

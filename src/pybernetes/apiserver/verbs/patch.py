@@ -1,7 +1,7 @@
 """PATCH: compute the new object from the stored one, then go the way of an update.
 
-Three formats are read; a fourth, apply, belongs to whoever keeps managedFields (see
-`PATCH_FORMATS`). A patch without a resourceVersion is computed again after a lost race.
+Three formats are read here; the fourth, apply, has a way of its own (`verbs.apply`) and works
+where managedFields are kept. A patch without a resourceVersion is computed again after a lost race.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pybernetes.apimachinery.errors import (
     BadRequest,
+    Invalid,
     StatusError,
     UnsupportedMediaType,
 )
+from pybernetes.apimachinery.fielderror import Path
 from pybernetes.apimachinery.jsontext import JsonError, load_json
 from pybernetes.apimachinery.patch import (
     MalformedPatch,
@@ -32,6 +34,8 @@ from pybernetes.apiserver.body import (
     read_body,
     typed_object,
 )
+from pybernetes.apiserver.fieldmanager import FieldManagement
+from pybernetes.apiserver.verbs.apply import apply_patch
 from pybernetes.apiserver.verbs.update import Manner, rewrite
 from pybernetes.apiserver.verbs.write import written_response
 
@@ -71,10 +75,16 @@ async def patch(
 ) -> Response:
     check_write_options(call.query, "PatchOptions")
     call.wanted  # noqa: B018  # an answer nobody can read must not cost a write
+    content_type, books = content_type_of(call), backend.field_manager
+    if content_type == APPLY_PATCH and isinstance(books, FieldManagement):
+        return await apply_patch(backend, call, served, part, books)
     formats = formats_of(served)
-    apply = formats.get(content_type_of(call))
+    apply = formats.get(content_type)
     if apply is None:
-        raise UnsupportedMediaType(formats)
+        raise UnsupportedMediaType((*formats, APPLY_PATCH))
+    if "force" in call.query:
+        problem = Path("force").forbidden("may not be specified for non-apply patch")
+        raise Invalid("PatchOptions", "meta.k8s.io", "", [problem])
     operations = parse_patch(call, await read_body(call))
 
     def propose(old: Any, entry: Entry) -> Any:

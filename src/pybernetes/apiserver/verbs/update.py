@@ -100,6 +100,8 @@ class Manner:
     # Whether the new object is computed from the present one. Its resourceVersion is then
     # no condition of the client's, and a lost race is tried again.
     computed: bool = False
+    # Whether what is proposed says already whose fields are whose: an apply does.
+    owned: bool = False
 
     @property
     def name(self) -> str:
@@ -172,6 +174,9 @@ class _Rewriting:
         if part is not None:
             proposed = confined(proposed, old, part)
         new = served.strategy.default(proposed)
+        if self._manner.checked and not self._manner.owned:
+            # Before admission: what policy changes is nobody's.
+            new = self._backend.field_manager.updated(self._call, served, old, new)
         attributes = Attributes(
             self._call,
             Operation.UPDATE,
@@ -186,8 +191,7 @@ class _Rewriting:
         )
         try:
             await self._judge(attributes)
-            new = self._backend.field_manager.updated(self._call, served, old, attributes.obj)
-            return await _replace(self._backend, served, entry, old, new, attributes)
+            return await _replace(self._backend, served, entry, old, attributes.obj, attributes)
         finally:
             attributes.finish()
 
@@ -240,18 +244,19 @@ def confined(new: Any, old: Any, part: Part[Any]) -> Any:
     result = old
     for path in part.owns:
         result = with_part(result, path, part_at(new, path))
+    # Who owns what is not the writer's to say, but an apply has computed it.
+    metadata, said = old.metadata, new.metadata
     if part.keeps_metadata:
-        metadata = new.metadata
-        result = replace(
-            result,
-            metadata=replace(
-                old.metadata,
-                labels=metadata.labels,
-                annotations=metadata.annotations,
-                finalizers=metadata.finalizers,
-            ),
+        metadata = replace(
+            metadata,
+            labels=said.labels,
+            annotations=said.annotations,
+            finalizers=said.finalizers,
+            managed_fields=said.managed_fields,
         )
-    return result
+    elif metadata.managed_fields is not said.managed_fields:
+        metadata = replace(metadata, managed_fields=said.managed_fields)
+    return replace(result, metadata=metadata)
 
 
 def _prepare(served: Served, new: Any, old: Any, part: Part[Any] | None) -> Any:
