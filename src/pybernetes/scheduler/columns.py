@@ -60,6 +60,10 @@ class PlacedPod:
     slot: int
 
     @property
+    def priority(self) -> int:
+        return self.pod.spec.priority or 0
+
+    @property
     def leaving(self) -> bool:
         return self.pod.metadata.deletion_timestamp is not None
 
@@ -92,6 +96,8 @@ class NodeColumns:
         # Pods by uid, and the uids on each slot.
         self.pods: dict[str, PlacedPod] = {}
         self.uids_on: list[set[str]] = [set() for _ in range(self.capacity)]
+        # How many placed pods have each priority.
+        self._priorities: Counter[int] = Counter()
         # How many placed pods each namespace has.
         self._pods_in: Counter[str] = Counter()
         # Labels of each namespace, for terms that select namespaces.
@@ -178,6 +184,11 @@ class NodeColumns:
         self.uids_on[placed.slot].discard(uid)
         self._account(placed, -1)
         self._release(placed.slot)
+
+    @property
+    def lowest_priority(self) -> int | None:
+        """Of any placed pod; None if there is none."""
+        return min(self._priorities, default=None)
 
     def pods_on(self, slot: int) -> list[PlacedPod]:
         return [self.pods[uid] for uid in self.uids_on[slot]]
@@ -283,6 +294,7 @@ class NodeColumns:
             derived.check()
         for uid, placed in self.pods.items():
             assert uid in self.uids_on[placed.slot], f"{uid} is not on its slot"
+        assert self._priorities == Counter(p.priority for p in self.pods.values()), "priorities"
         assert sum(map(len, self.uids_on)) == len(self.pods), "a uid is on two slots"
         for name, slot in self.slot_of.items():
             assert self.names[slot] == name, f"slot {slot} is not {name}"
@@ -316,6 +328,9 @@ class NodeColumns:
         features, slot = placed.features, placed.slot
         self.touched.note(slot, self.capacity)
         self._pods_in[features.namespace] += sign
+        self._priorities[placed.priority] += sign
+        if not self._priorities[placed.priority]:
+            del self._priorities[placed.priority]
         for name, amount in features.requests:
             self._resource(name)[1][slot] += sign * amount
         self._resource(PODS)[1][slot] += sign

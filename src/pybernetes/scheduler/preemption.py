@@ -89,6 +89,12 @@ def plan_preemption(
     counts: dict[str, int] = {}
     if hopeless := len(diagnosis.by_node) - len(possible):
         counts[NOT_HELPFUL] = hopeless
+    lowest = cycle.columns.lowest_priority
+    if lowest is None or lowest >= (pod.spec.priority or 0):
+        # Nobody anywhere is less important: no need to look at each node.
+        if possible:
+            counts[NO_VICTIMS] = len(possible)
+        return PreemptionPlan(None, sentence_of(diagnosis.nodes, counts), counts=counts)
     limit = max(MIN_CANDIDATES, len(possible) // CANDIDATE_SHARE)
     candidates: list[Candidate] = []
     fit = _Fit(profile, cycle)
