@@ -185,6 +185,8 @@ class Sweep:
     def choose(self, random: Random) -> int | None:
         """The best slot; among equals one by chance, so that equals share the load."""
         if self._total is None:
+            if not self._feasible.any():
+                return None
             self._score_all()
             assert self._total is not None
         # Infeasible slots hold -inf.

@@ -68,11 +68,15 @@ class NodeResourcesFit:
         passes = columns.requested(PODS)[here] < columns.allocatable_of(PODS)[here]
         for name, amount in cycle.features.requests:
             passes &= columns.requested(name)[here] + amount <= columns.allocatable_of(name)[here]
-        # What is short, by the pattern of what is short: there are few of those.
-        known: dict[tuple[bool, ...], tuple[Refusal, ...]] = {}
+        # What is to be said by pattern of what is short: there are few of those. Worked out when
+        # first asked, which is after the last pod of a sweep was placed.
+        patterns: list[int] = []
+        known: dict[int, tuple[Refusal, ...]] = {}
 
         def why(slot: int) -> tuple[Refusal, ...]:
-            pattern = self._pattern(cycle, slot)
+            if not patterns:
+                patterns.extend(self._patterns(cycle).tolist())
+            pattern = patterns[slot]
             if pattern not in known:
                 known[pattern] = self._why(cycle, slot)
             return known[pattern]
@@ -98,15 +102,16 @@ class NodeResourcesFit:
         key = (self, features.requests, features.scored_cpu, features.scored_memory)
         return columns.of_usage(key, scores)
 
-    def _pattern(self, cycle: Cycle, slot: int) -> tuple[bool, ...]:
-        """Equal for slots of which the same is to be said."""
+    def _patterns(self, cycle: Cycle) -> Ints:
+        """A number per slot, equal for slots of which the same is to be said."""
         columns = cycle.columns
-        found = [bool(columns.requested(PODS)[slot] >= columns.allocatable_of(PODS)[slot])]
+        pattern = (columns.requested(PODS) >= columns.allocatable_of(PODS)).astype(np.int64)
         for name, amount in cycle.features.requests:
-            allocatable = columns.allocatable_of(name)[slot]
-            found.append(bool(columns.requested(name)[slot] + amount > allocatable))
-            found.append(bool(amount > allocatable))
-        return tuple(found)
+            allocatable = columns.allocatable_of(name)
+            # Short, and larger than the whole node: two digits of one number.
+            pattern = pattern * 4 + (columns.requested(name) + amount > allocatable)
+            pattern += 2 * (amount > allocatable)
+        return pattern
 
     def _why(self, cycle: Cycle, slot: int) -> tuple[Refusal, ...]:
         columns = cycle.columns
