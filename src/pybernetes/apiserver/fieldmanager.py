@@ -11,6 +11,7 @@ Rule: objects whose books were closed (`managedFields: []`) stay without until s
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -23,13 +24,18 @@ from pybernetes.apimachinery.apply import Claim, Manager, OwnersDisagree, Shape,
 from pybernetes.apimachinery.apply import apply as apply_config
 from pybernetes.apimachinery.apply.fieldset import (
     difference,
-    in_order,
     is_field_set,
     only_below,
+    union,
     without_below,
 )
-from pybernetes.apimachinery.apply.ownership import APPLY, BEFORE_FIRST_APPLY, UPDATE
-from pybernetes.apimachinery.apply.shape import DuplicateItem, compare, field_set
+from pybernetes.apimachinery.apply.ownership import (
+    APPLY,
+    BEFORE_FIRST_APPLY,
+    UNOWNED,
+    UPDATE,
+)
+from pybernetes.apimachinery.apply.shape import Comparison, compare, field_set
 from pybernetes.apimachinery.errors import Conflict
 from pybernetes.apiserver.body import FIELD_MANAGER_LIMIT
 from pybernetes.apiserver.customresources.object import CustomObject
@@ -50,6 +56,9 @@ FIELDS_V1 = "FieldsV1"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 # The one manager whose first apply may take what it applied from the client's side.
 KUBECTL = "kubectl"
+
+# Of how many kinds of new objects it is remembered what their makers own.
+_REMEMBERED = 1024
 
 # What a request sends to have the books closed.
 RESET = (ManagedFieldsEntry(),)
@@ -92,7 +101,7 @@ def entries_of(managed: Managed) -> tuple[ManagedFieldsEntry, ...]:
             api_version=claim.api_version,
             time=claim.time,
             fields_type=FIELDS_V1,
-            fields_v1=in_order(claim.fields),
+            fields_v1=claim.fields,
             subresource=manager.subresource,
         )
         for manager, claim in managed.items()
@@ -128,26 +137,44 @@ class FieldManagement:
         # By what is served: what can be owned in it, and what an object of it has from the start.
         self._shapes: WeakKeyDictionary[Served, Shape] = WeakKeyDictionary()
         self._empty: WeakKeyDictionary[Served, dict[str, Any]] = WeakKeyDictionary()
+        # What the maker of an object owns, by a digest of the object without its name: the
+        # thousand pods of a replica set are alike.
+        self._owned_at_creation: dict[bytes, FieldSet] = {}
 
     # -- updates
 
     def created(self, call: Call, served: Served, obj: Any) -> Any:
-        said = obj.metadata.managed_fields
+        metadata = obj.metadata
+        said = metadata.managed_fields
         managed = {} if not said or said == RESET else managed_of(said) or {}
-        comparison = compare(
-            self._start(served), _values(served, obj), self.shape(served)
-        ).filtered(relevant_of(served, None))
-        owned = changed_by(
-            managed, comparison, self._updater(call, served), served.api_version, self._now()
-        )
+        updater, version = self._updater(call, served), served.api_version
+        plain = replace(obj, metadata=replace(metadata, name="", managed_fields=()))
+        fields = self._made(served, plain)
+        if not managed:
+            owned: Managed = {updater: Claim(fields, version, self._now())} if fields else {}
+        else:
+            owned = changed_by(managed, Comparison(fields, {}, {}), updater, version, self._now())
         return with_entries(obj, entries_of(owned))
+
+    def _made(self, served: Served, obj: Any) -> FieldSet:
+        """What the maker of an object owns of it."""
+        digest = blake2b(served.encode(obj), digest_size=16).digest()
+        fields = self._owned_at_creation.get(digest)
+        if fields is None:
+            found = compare(self._start(served), served.to_value(obj), self.shape(served))
+            relevant = relevant_of(served, None)
+            fields = difference(relevant(union(found.added, found.modified)), UNOWNED)
+            if len(self._owned_at_creation) >= _REMEMBERED:
+                self._owned_at_creation.clear()
+            self._owned_at_creation[digest] = fields
+        return fields
 
     def updated(self, call: Call, served: Served, old: Any, new: Any) -> Any:
         before = old.metadata.managed_fields
         said = new.metadata.managed_fields
         part = part_of_call(call, served)
         managed = None
-        if part is None and not call.info.subresource and said and said is not before:
+        if part is None and not call.info.subresource and said and said != before:
             if said == RESET:
                 return with_entries(new, ())
             # Who knows the books may change them; who sends nothing does not close them.
@@ -355,6 +382,3 @@ def _renew_last_applied(
     metadata = dict(value["metadata"])
     metadata["annotations"] = {**(metadata.get("annotations") or {}), LAST_APPLIED: text}
     value["metadata"] = metadata
-
-
-__all__ = ["DuplicateItem", "FieldManagement", "conflict", "manager_name"]

@@ -108,11 +108,6 @@ def only_below(fields: FieldSet, steps: frozenset[str]) -> FieldSet:
     return {step: node for step, node in fields.items() if step in steps}
 
 
-def in_order(fields: FieldSet) -> FieldSet:
-    """The same set with its steps sorted, so that equal sets are equal bytes."""
-    return {step: in_order(fields[step]) if fields[step] else LEAF for step in sorted(fields)}
-
-
 def is_field_set(value: object) -> bool:
     """Whether plain values that somebody sent are a set."""
     if not isinstance(value, dict):

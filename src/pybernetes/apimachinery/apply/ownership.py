@@ -44,7 +44,7 @@ ANCIENT_CHANGES = "ancient-changes"
 MAX_UPDATERS = 10
 
 # What every object has and nobody owns.
-_UNOWNED: FieldSet = {
+UNOWNED: FieldSet = {
     "f:apiVersion": LEAF,
     "f:kind": LEAF,
     "f:metadata": {
@@ -126,7 +126,7 @@ def changed_by(
         for other, claim in managed.items()
         if (fields := difference(claim.fields, gone))
     }
-    taken = difference(changed, _UNOWNED)
+    taken = difference(changed, UNOWNED)
     if taken:
         present = result.get(manager)
         fields = taken if present is None else union(present.fields, taken)
@@ -206,7 +206,7 @@ def apply(
             result[other] = replace(theirs, fields=fields)
         else:
             del result[other]
-    fields = difference(said, _UNOWNED)
+    fields = difference(said, UNOWNED)
     if fields:
         result[manager] = replace(claim, fields=fields)
     else:

@@ -173,7 +173,8 @@ def _whole(value: Json, shape: Shape) -> FieldSet:
     return node
 
 
-_WALKABLE = (dict, list)
+# What may have parts; anything else costs no call.
+_WALKABLE = frozenset({dict, list})
 
 
 # -- what differs
