@@ -39,6 +39,8 @@ class Served:
 
     # What has none is merged by its schema alone: strategic patches are not for it.
     has_go_type = True
+    # Whether `prepare` has to be called before its cache is read.
+    needs_preparation = False
 
     def __init__(self, resource: Resource[Any], cache: WatchCache | None, clock: Clock) -> None:
         self.resource = resource
@@ -126,6 +128,13 @@ class Served:
         if self._conversion is not None:
             obj = self._conversion.to_stored(obj)
         return codec.encode(obj)
+
+    async def prepare(self) -> None:
+        """Return when the cache shows everything written so far."""
+
+    async def stored_value(self, value: bytes) -> bytes:
+        """What goes into the store for what `encode` made."""
+        return value
 
     # -- how they are shown
 

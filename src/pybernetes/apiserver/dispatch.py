@@ -80,6 +80,8 @@ class Dispatcher:
             raise NotFound.unknown_path()
         call.served = served
         _check_scope(served, info)
+        if served.needs_preparation:
+            await served.prepare()
         if info.subresource:
             return await self._subresource(call, served)
         if info.verb not in served.verbs:

@@ -39,6 +39,8 @@ class CustomCache(WatchCache):
         self._rules = rules
         self._stored = stored
         self._is_loading = False
+        # What a webhook made of values of other versions, by path and revision.
+        self.converted: dict[tuple[str, int], bytes] = {}
 
     def load(self, items: Iterable[KeyValue], revision: int) -> None:
         self._is_loading = True
@@ -49,25 +51,30 @@ class CustomCache(WatchCache):
 
     def _entry(self, path: str, revision: int, value: bytes) -> Entry | None:
         if self._is_loading:
-            value = self._renewed(value)
+            value = self._renewed(path, revision, value)
         return super()._entry(path, revision, value)
 
-    def _renewed(self, value: bytes) -> bytes:
+    def _renewed(self, path: str, revision: int, value: bytes) -> bytes:
         """A stored value by the rules of today; as it is if it cannot be read."""
+        value = self.converted.pop((path, revision), value)
         try:
             content: Any = msgspec.json.decode(value)
-            if not isinstance(content, dict):
-                return value
-            whole = self._rules.filled_in(self._rules.without_unknown(content, []))
-            known = content.get("apiVersion") == self._stored.api_version
-            if whole is content and known:
-                return value
-            obj = replace(
-                object_of(whole), kind=self._stored.kind_name, api_version=self._stored.api_version
-            )
-            return encode(obj)
+            return self.whole(content, value) if isinstance(content, dict) else value
         except (ValueError, RecursionError):
             return value
+
+    def whole(self, content: dict[str, Any], value: bytes | None = None) -> bytes:
+        """Plain values by the rules of this version, as bytes: `value` if those say the same."""
+        whole = self._rules.filled_in(self._rules.without_unknown(content, []))
+        if value is not None and whole is content and self.is_of_version(content):
+            return value
+        obj = object_of(whole)
+        metadata = replace(obj.metadata, resource_version="")
+        kind, api_version = self._stored.kind_name, self._stored.api_version
+        return encode(replace(obj, metadata=metadata, kind=kind, api_version=api_version))
+
+    def is_of_version(self, content: dict[str, Any]) -> bool:
+        return bool(content.get("apiVersion") == self._stored.api_version)
 
 
 def _fields_of(versions: tuple[CustomResource, ...]) -> Callable[[bytes], Mapping[str, str]]:

@@ -4,7 +4,8 @@ For every CustomResourceDefinition it decides which names are accepted, serves t
 in the status, and, when the definition is deleted, deletes the instances before it lets it go.
 
 Rule: what is Established in a status is served by then, and what was established when the server
-starts is served before its first request.
+starts is served before its first request. Only what a webhook has to convert first comes later: the
+webhook may well need this server.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from pybernetes.apimachinery.errors import NotFound, StatusError
 from pybernetes.apiserver.call import Call
 from pybernetes.apiserver.customresources.cache import CustomCache
 from pybernetes.apiserver.customresources.checks import definition_errors, definition_warnings
+from pybernetes.apiserver.customresources.conversion import Webhook
+from pybernetes.apiserver.customresources.convertedcache import ConvertedCache
 from pybernetes.apiserver.customresources.names import (
     CLEANUP,
     COMPLETED,
@@ -56,7 +59,8 @@ if TYPE_CHECKING:
     from pybernetes.apimachinery.fielderror import FieldError
     from pybernetes.apiserver.backend import Backend
     from pybernetes.apiserver.catalog import Served
-    from pybernetes.apiserver.watchcache import Event
+    from pybernetes.apiserver.customresources.served import CustomResource
+    from pybernetes.apiserver.watchcache import Event, WatchCache
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +80,9 @@ class _Kind:
     stored: bytes
     cache: CustomCache
     served: tuple[CustomServed, ...]
+    webhook: Webhook | None
+    # The stored version, whether it is served or not: how the server itself sees instances.
+    own: CustomServed
 
 
 def _with_checks(strategy: Strategy[Any]) -> Strategy[Any]:
@@ -91,6 +98,16 @@ def _with_checks(strategy: Strategy[Any]) -> Strategy[Any]:
         yield from definition_warnings(new, old)
 
     return dataclasses.replace(strategy, validate=validate, warn=warn)
+
+
+async def _close(kind: _Kind, kept: tuple[CustomServed, ...]) -> None:
+    """End what was served by an older definition and is not any more."""
+    caches = {id(one.cache) for one in kept}
+    for one in kind.served:
+        if isinstance(one.cache, ConvertedCache) and id(one.cache) not in caches:
+            one.cache.close()
+    if kind.webhook is not None and not any(one.cache is kind.cache for one in kept):
+        await kind.webhook.close()
 
 
 class CustomResources:
@@ -114,7 +131,9 @@ class CustomResources:
         if self._definitions.cache is None:
             return
         for definition in self._definitions.list():
-            if has_condition(definition.status.conditions, ESTABLISHED):
+            if has_condition(definition.status.conditions, ESTABLISHED) and not (
+                self._webhook_of(definition) and len(definition.status.stored_versions) > 1
+            ):
                 try:
                     await self._serve(definition)
                 except Exception:
@@ -130,6 +149,8 @@ class CustomResources:
             await asyncio.gather(self._running, return_exceptions=True)
             self._running = None
         self._queue.close()
+        for kind in self._kinds.values():
+            await _close(kind, ())
 
     def _on_change(self, event: Event) -> None:
         self._queue.add(event.entry.name)
@@ -162,7 +183,7 @@ class CustomResources:
     async def _reconcile(self, name: str) -> timedelta | None:
         definition = self._definitions.get(name)
         if definition is None:
-            self._stop_serving(name)
+            await self._stop_serving(name)
             # Names that it had are free now.
             self._look_at_refused()
             return None
@@ -235,34 +256,36 @@ class CustomResources:
             )
             for version in spec.versions
         }
-        stored = msgspec.json.encode([spec.names.kind, stored_version, spec.versions])
+        stored = msgspec.json.encode(
+            [spec.names.kind, stored_version, spec.versions, spec.conversion]
+        )
         if kind is not None and kind.stored == stored:
-            cache = kind.cache
+            cache, webhook = kind.cache, kind.webhook
         else:
             cache = CustomCache(
                 entries[stored_version],
                 rules[stored_version],
                 tuple(entries[v.name] for v in spec.versions if v.served),
             )
+            webhook = self._webhook_of(definition)
             prefix = storage_prefix(spec.group, spec.names.plural)
             if kind is None and prefix in self._feed.caches:
                 log.error("%s is not served: its objects would be among those of others", name)
                 return
+            if webhook is not None:
+                await self._convert_stored(cache, webhook, entries[stored_version].api_version)
             await self._feed.add(prefix, cache)
             self._catalog.caches[prefix] = cache
             if kind is not None:
                 kind.cache.dispatcher.end_all()
+        own_rules = rules[stored_version]
+        own = self._served(kind, entries[stored_version], own_rules, cache, webhook, own_rules)
         served = tuple(
-            CustomServed(
-                entries[version.name],
-                cache,
-                self._clock,
-                rules[version.name],
-                stored_version=stored_version,
-                same_as_stored=rules[version.name].document == rules[stored_version].document,
+            self._served(
+                kind, entries[v.name], rules[v.name], cache, webhook, rules[stored_version]
             )
-            for version in spec.versions
-            if version.served
+            for v in spec.versions
+            if v.served
         )
         before = () if kind is None else kind.served
         for one in served:
@@ -271,9 +294,58 @@ class CustomResources:
         for one in before:
             if one.version not in kept:
                 self._catalog.remove(one)
-        self._kinds[name] = _Kind(said, stored, cache, served)
+        self._kinds[name] = _Kind(said, stored, cache, served, webhook, own)
+        if kind is not None:
+            await _close(kind, served)
 
-    def _stop_serving(self, name: str) -> None:
+    def _served(
+        self,
+        kind: _Kind | None,
+        entry: CustomResource,
+        rules: Rules,
+        cache: CustomCache,
+        webhook: Webhook | None,
+        stored_rules: Rules,
+    ) -> CustomServed:
+        stored_version = entry.info.storage_version.rpartition("/")[2]
+        its_cache: WatchCache = cache
+        if webhook is not None and entry.version != stored_version:
+            its_cache = ConvertedCache(cache, entry, rules, webhook)
+            if kind is not None and kind.cache is cache:
+                # The same objects in the same version: who follows them goes on.
+                known = [one.cache for one in kind.served if one.version == entry.version]
+                its_cache = known[0] if known else its_cache
+        return CustomServed(
+            entry,
+            its_cache,
+            self._clock,
+            rules,
+            stored_version=stored_version,
+            same_as_stored=rules.document == stored_rules.document,
+        )
+
+    def _webhook_of(self, definition: CustomResourceDefinition) -> Webhook | None:
+        conversion = definition.spec.conversion
+        if conversion is None or conversion.strategy != "Webhook" or conversion.webhook is None:
+            return None
+        spec = definition.spec
+        kind = f"{spec.group}/{storage_version(spec.versions)}, Kind={spec.names.kind}"
+        return Webhook(conversion.webhook, self._backend, kind)
+
+    async def _convert_stored(self, cache: CustomCache, webhook: Webhook, api_version: str) -> None:
+        """Objects that were stored in another version, before the cache is filled."""
+        found: list[tuple[tuple[str, int], Any]] = []
+        page = await self._backend.store.range(cache.prefix)
+        for item in page.items:
+            with contextlib.suppress(ValueError, RecursionError):
+                content = msgspec.json.decode(item.value)
+                if isinstance(content, dict) and not cache.is_of_version(content):
+                    found.append(((item.key, item.revision), content))
+        values = await webhook.convert([content for _, content in found], api_version)
+        for (place, _), value in zip(found, values, strict=True):
+            cache.converted[place] = msgspec.json.encode(value)
+
+    async def _stop_serving(self, name: str) -> None:
         kind = self._kinds.pop(name, None)
         if kind is None:
             return
@@ -282,6 +354,7 @@ class CustomResources:
         prefix = kind.cache.prefix.removeprefix("/registry/").rstrip("/")
         self._feed.remove(prefix)
         self._catalog.caches.pop(prefix, None)
+        await _close(kind, ())
 
     # -- its end
 
@@ -317,9 +390,7 @@ class CustomResources:
         kind = self._kinds.get(name)
         if kind is None:
             return 0
-        served: Any = next(iter(kind.served), None)
-        if served is None:
-            return 0
+        served = kind.own
         request = Request("DELETE", f"/apis/{served.group}", "", Headers(), Body(), Peer())
         call = Call(request, "")
         waiting = list(kind.cache.entries.values())

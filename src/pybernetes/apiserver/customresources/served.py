@@ -26,6 +26,7 @@ from pybernetes.apimachinery.schema import UNSET, Decoded, Schema, decode_strict
 from pybernetes.apimachinery.timestamp import parse_time
 from pybernetes.apiserver.catalog import Served
 from pybernetes.apiserver.customresources import jsonpath
+from pybernetes.apiserver.customresources.convertedcache import ConvertedCache
 from pybernetes.apiserver.customresources.object import CustomObject, encode, object_of
 from pybernetes.apiserver.customresources.structure import clean_check, filler, pruned
 from pybernetes.apiserver.customresources.values import judge_of
@@ -397,13 +398,28 @@ class CustomServed(Served):
         # Discovery leaves them out at the end, but finalizers must be taken away somehow.
         self.verbs = frozenset(resource.verbs) | {"patch", "update"}
         self._is_stored_version = resource.version == stored_version
+        # Whether the cache is of this version, filled through a webhook.
+        self._converted = cache if isinstance(cache, ConvertedCache) else None
+        self.needs_preparation = self._converted is not None
         # Whether the stored bytes are this version's but for the apiVersion.
         self._same_as_stored = same_as_stored
         self._stored_api_version = f"{resource.group}/{stored_version}"
+        self._cached_api_version = (
+            self._stored_api_version if self._converted is None else resource.api_version
+        )
 
     @property
     def schema(self) -> Schema:
         return self.rules.schema
+
+    async def prepare(self) -> None:
+        if self._converted is not None:
+            await self._converted.prepare()
+
+    async def stored_value(self, value: bytes) -> bytes:
+        if self._converted is None:
+            return value
+        return await self._converted.to_stored(value, self._stored_api_version)
 
     def read_strictly(self, value: Any) -> Decoded:
         unknown: list[str] = []
@@ -426,7 +442,7 @@ class CustomServed(Served):
 
     def decode(self, entry: Entry) -> CustomObject:
         value = msgspec.json.decode(self.cache.shape.with_revision(entry.value, entry.revision))
-        if self._is_stored_version:
+        if self._is_stored_version or self._converted is not None:
             return object_of(value)
         value["apiVersion"] = self.api_version
         if not self._same_as_stored:
@@ -436,14 +452,14 @@ class CustomServed(Served):
     def encode(self, obj: CustomObject) -> bytes:
         if obj.metadata.resource_version:
             obj = replace(obj, metadata=replace(obj.metadata, resource_version=""))
-        return encode(replace(obj, kind=self.kind_name, api_version=self._stored_api_version))
+        return encode(replace(obj, kind=self.kind_name, api_version=self._cached_api_version))
 
     def _make_form(self, wanted: Wanted, include_object: str) -> ListForm:
         list_kind = self.resource.list_kind
         if wanted.form == "PartialObjectMetadata":
             return Metadata(self.cache.shape, wanted.form_version)
         plain: ListForm
-        if self._same_as_stored:
+        if self._same_as_stored or self._converted is not None:
             plain = CustomPlain(self.cache.shape, self.kind_name, self.api_version, list_kind)
         else:
             plain = CustomConverted(self.decode, self.kind_name, self.api_version, list_kind)

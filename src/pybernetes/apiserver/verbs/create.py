@@ -164,7 +164,10 @@ async def _put_new(backend: Backend, served: Served, obj: Any, *, dry_run: bool)
     value = served.encode(obj)
     try:
         kept_value = await backend.store.put(
-            served.cache.prefix + key, value, if_revision=0, durability=durability_of(served)
+            served.cache.prefix + key,
+            await served.stored_value(value),
+            if_revision=0,
+            durability=durability_of(served),
         )
     except RevisionMismatch:
         raise _exists(served, metadata.name, served.cache.entries.get(key)) from None

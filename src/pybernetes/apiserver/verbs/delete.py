@@ -390,7 +390,10 @@ async def _carry_out(
         if dry_run:
             return Written(Entry(entry.key, entry.revision, value), marked.obj)
         stored = await backend.store.put(
-            path, value, if_revision=entry.revision, durability=durability
+            path,
+            await served.stored_value(value),
+            if_revision=entry.revision,
+            durability=durability,
         )
     except KeyNotFound:
         raise NotFound(served.plural, entry.name, group=served.group) from None

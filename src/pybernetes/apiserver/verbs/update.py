@@ -306,7 +306,10 @@ async def _replace(
         if attributes.dry_run:
             return Written(Entry(entry.key, entry.revision, value), new)
         stored = await backend.store.put(
-            path, value, if_revision=entry.revision, durability=durability
+            path,
+            await served.stored_value(value),
+            if_revision=entry.revision,
+            durability=durability,
         )
     except KeyNotFound:
         raise NotFound(served.plural, entry.name, group=served.group) from None

@@ -120,6 +120,8 @@ async def until_seen(
     winner = lost.current.revision if lost.current is not None else backend.feed.revision + 1
     try:
         await backend.wait_for(winner)
+        if served.needs_preparation:
+            await served.prepare()
     except StatusError:
         raise Conflict(served.plural, entry.name, group=served.group) from None
 
