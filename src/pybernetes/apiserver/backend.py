@@ -11,7 +11,7 @@ from pybernetes.apimachinery.errors import Timeout
 from pybernetes.apiserver.hooks import NoAdmission
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from random import Random
 
     from pybernetes.aio.clock import Clock
@@ -76,6 +76,8 @@ class Backend:
     turns: Turns = field(default_factory=Turns)
     # (group, resource, subresource) → who answers; see hooks.Connect.
     connects: dict[tuple[str, str, str], Connect] = field(default_factory=dict)
+    # What is to be closed when the server stops: connections to webhooks.
+    closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property
     def store(self) -> Store:

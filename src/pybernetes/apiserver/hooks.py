@@ -83,6 +83,24 @@ class Operation(StrEnum):
 
 
 @dataclass(slots=True)
+class Reinvocation:
+    """What mutating webhooks have done so far, for the second and last round of the chain."""
+
+    # Whether somebody changed something, so that there is a second round.
+    wanted: bool = True
+    # Webhooks asked so far that wish to be asked again if need be, by configuration and name.
+    called: set[str] = field(default_factory=set)
+    # Those of them for which something has changed since.
+    due: set[str] = field(default_factory=set)
+    # The object as the webhooks left it.
+    last: Any = None
+
+    def all_are_due(self) -> None:
+        self.wanted = True
+        self.due |= self.called
+
+
+@dataclass(slots=True)
 class Attributes:
     """What admission looks at. A mutating plugin replaces `obj`; nothing else changes.
 
@@ -105,6 +123,8 @@ class Attributes:
     dry_run: bool = False
     # Notes of plugins for the audit log, by "<plugin>/<key>".
     annotations: dict[str, str] = field(default_factory=dict)
+    # Made by the first mutating webhook that needs it.
+    reinvocation: Reinvocation | None = None
     # What plugins want to be called for when the write is over, made with the first.
     _afterwards: list[Callable[[], None]] | None = None
 

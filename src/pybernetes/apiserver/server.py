@@ -136,6 +136,8 @@ class ApiServer:
         self._stopping = True
         await self.custom_resources.stop()
         self.feed.stop()
+        for close in self.backend.closers:
+            await close()
 
     def stop_being_ready(self) -> None:
         """Say at /readyz that it is over soon, so that nobody new comes."""

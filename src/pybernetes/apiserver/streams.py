@@ -88,17 +88,17 @@ class _Streams:
 
     async def admit(self, call: Call, served: Served, namespace: str, name: str) -> None:
         """Ask admission about a connection."""
-        await self._backend.admission.validate(
-            Attributes(
-                call,
-                Operation.CONNECT,
-                served,
-                namespace,
-                name,
-                subresource=call.info.subresource,
-                options=call.query,
-            )
+        attributes = Attributes(
+            call,
+            Operation.CONNECT,
+            served,
+            namespace,
+            name,
+            subresource=call.info.subresource,
+            options=call.query,
         )
+        await self._backend.admission.mutate(attributes)
+        await self._backend.admission.validate(attributes)
 
     async def log(self, call: Call, served: Served, namespace: str, name: str) -> Response:
         pod = self._nodes.pod(namespace, name)

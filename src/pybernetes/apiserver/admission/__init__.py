@@ -26,10 +26,11 @@ from pybernetes.apiserver.admission.resource_quota import ResourceQuotas
 from pybernetes.apiserver.admission.runtime_class import RuntimeClasses
 from pybernetes.apiserver.admission.service_account import ServiceAccounts
 from pybernetes.apiserver.admission.taint_nodes import TaintNodesByCondition
+from pybernetes.apiserver.admission.webhooks import MutatingWebhooks, ValidatingWebhooks
 from pybernetes.apiserver.admission.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from pybernetes.apiserver.hooks import Attributes
 
@@ -50,20 +51,34 @@ PLUGINS: tuple[Callable[[World], Plugin], ...] = (
     CertificateRequests,
     DefaultIngressClass,
     Escalation,
+    MutatingWebhooks,
+    ValidatingWebhooks,
     # Last of all: nothing that is counted may be refused by anybody else.
     ResourceQuotas,
 )
 
 
 class PolicyChain:
-    """Plugins in order; each is asked only for what it does: most either change or judge."""
+    """Plugins in order; each is asked only for what it does: most either change or judge.
 
-    def __init__(self, plugins: Sequence[Plugin]) -> None:
-        self._mutating = [p.mutate for p in plugins if type(p).mutate is not Plugin.mutate]
-        self._validating = [p.validate for p in plugins if type(p).validate is not Plugin.validate]
+    When a webhook has changed an object, the policy runs once more over what became of it.
+    """
+
+    def __init__(self, policy: Sequence[Plugin], more: Sequence[Plugin] = ()) -> None:
+        self._mutating = _mutating(policy)
+        # They reserve something for what they are shown, so they are asked once and last.
+        self._reserving = _mutating(more)
+        self._validating = [
+            p.validate for p in (*policy, *more) if type(p).validate is not Plugin.validate
+        ]
 
     async def mutate(self, attributes: Attributes) -> None:
         for mutate in self._mutating:
+            await mutate(attributes)
+        if attributes.reinvocation is not None and attributes.reinvocation.wanted:
+            for mutate in self._mutating:
+                await mutate(attributes)
+        for mutate in self._reserving:
             await mutate(attributes)
 
     async def validate(self, attributes: Attributes) -> None:
@@ -71,6 +86,10 @@ class PolicyChain:
             await validate(attributes)
 
 
+def _mutating(plugins: Sequence[Plugin]) -> list[Callable[[Attributes], Awaitable[None]]]:
+    return [p.mutate for p in plugins if type(p).mutate is not Plugin.mutate]
+
+
 def admission_chain(world: World, *more: Plugin) -> PolicyChain:
     """The chain; what is not policy of its own (address allocation) comes last."""
-    return PolicyChain([*(make(world) for make in PLUGINS), *more])
+    return PolicyChain([make(world) for make in PLUGINS], more)
