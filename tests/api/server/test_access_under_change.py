@@ -132,7 +132,7 @@ async def test_addresses_and_ports(clock: Clock, random: Random) -> None:
 
 
 def addresses_of(plane: ControlPlane) -> ServiceAddresses:
-    for method in plane.server.backend.admission._mutating:  # type: ignore[attr-defined]  # its chain
+    for method in plane.server.backend.admission._reserving:  # type: ignore[attr-defined]  # its chain
         if isinstance(method.__self__, ServiceAddresses):
             return method.__self__
     raise AssertionError("no addresses")
