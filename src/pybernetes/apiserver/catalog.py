@@ -136,6 +136,10 @@ class Served:
         """What goes into the store for what `encode` made."""
         return value
 
+    async def value_of_stored(self, value: bytes) -> bytes:
+        """What `decode` reads, for what is stored."""
+        return value
+
     # -- how they are shown
 
     def form(self, wanted: Wanted, *, include_object: str = "Metadata") -> ListForm:

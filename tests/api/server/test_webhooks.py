@@ -447,6 +447,78 @@ async def test_custom_resources_are_written_like_others(world: World) -> None:
     assert request["requestKind"] == {"group": "example.com", "version": "v1alpha1", "kind": "Box"}
 
 
+async def test_versions_that_a_webhook_converts_are_no_way_around(world: World) -> None:
+    def convert(request: Json) -> Response:
+        moved = [
+            {
+                **{key: value for key, value in one.items() if key not in ("big", "small")},
+                "apiVersion": request["desiredAPIVersion"],
+                "big" if request["desiredAPIVersion"].endswith("/v1") else "small": one.get(
+                    "big", one.get("small")
+                ),
+            }
+            for one in request["objects"]
+        ]
+        response = {
+            "uid": request["uid"],
+            "result": {"status": "Success"},
+            "convertedObjects": moved,
+        }
+        whole = {"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1"}
+        return Response(200, [], json.dumps({**whole, "response": response}).encode())
+
+    world.judges["/convert"] = convert
+
+    def version(name: str, field: str, *, storage: bool) -> Json:
+        schema = {"type": "object", "properties": {field: {"type": "integer"}}}
+        return {
+            "name": name,
+            "served": True,
+            "storage": storage,
+            "schema": {"openAPIV3Schema": schema},
+        }
+
+    client = {"url": f"{world.url}/convert", "caBundle": world.ca}
+    definition = {
+        "metadata": {"name": "boxes.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Namespaced",
+            "names": {"plural": "boxes", "kind": "Box"},
+            "versions": [
+                version("v1", "big", storage=True),
+                version("v1beta1", "small", storage=False),
+            ],
+            "conversion": {
+                "strategy": "Webhook",
+                "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]},
+            },
+        },
+    }
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    status, answer, _ = await world.send("POST", definitions, definition)
+    assert status == 201, answer
+    rule = {**PODS_RULE, "apiGroups": ["example.com"], "resources": ["boxes"]}
+    more = patching({"op": "replace", "path": "/big", "value": 7})
+    await world.hook("w", more, MUTATING, rules=[rule])
+    rule = {**rule, "apiVersions": ["v1beta1"]}
+    await world.hook("x", allow, rules=[rule])
+    for name, field in (("v1beta1", "small"), ("v1", "big")):
+        path = f"/apis/example.com/{name}/namespaces/default/boxes"
+        box = {"apiVersion": f"example.com/{name}", "kind": "Box", field: 1}
+        box["metadata"] = {"name": f"box-{name}"}
+        for _ in range(100):
+            status, answer, _ = await world.send("POST", path, box)
+            if status != 404:
+                break
+            await asyncio.sleep(0.02)
+        assert status == 201, answer
+        assert answer["apiVersion"] == f"example.com/{name}"
+        assert answer[field] == 7
+        assert world.asked["/w"][-1]["object"]["big"] == 1
+        assert world.asked["/x"][-1]["object"]["small"] == 7
+
+
 # --- failing --------------------------------------------------------------------------------------
 
 

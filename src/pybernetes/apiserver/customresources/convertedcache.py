@@ -69,6 +69,12 @@ class ConvertedCache(CustomCache):
         (converted,) = await self._webhook.convert([msgspec.json.decode(value)], stored_version)
         return self._source.whole(converted)
 
+    async def from_stored(self, value: bytes) -> bytes:
+        """An object of this version, of what is stored."""
+        stored = [msgspec.json.decode(value)]
+        (converted,) = await self._webhook.convert(stored, self._version.api_version)
+        return self.whole(converted)
+
     def entry_of(self, item: KeyValue) -> Entry | None:
         # The store's past is of another version, and there is nobody to convert it now.
         raise Compacted(item.revision, self.window_start + 1)

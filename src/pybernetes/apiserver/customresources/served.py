@@ -421,6 +421,9 @@ class CustomServed(Served):
             return value
         return await self._converted.to_stored(value, self._stored_api_version)
 
+    async def value_of_stored(self, value: bytes) -> bytes:
+        return value if self._converted is None else await self._converted.from_stored(value)
+
     def read_strictly(self, value: Any) -> Decoded:
         unknown: list[str] = []
         value = self.rules.without_unknown(value, unknown)

@@ -123,7 +123,7 @@ class Hooks:
             return
         subresource = attributes.subresource
         for other in self._catalog:
-            if other is mine or not other.is_stored or other.cache is not mine.cache:
+            if other is mine or not other.is_stored or not _is_same_resource(other, mine):
                 continue
             if not subresource or other.subresource(subresource) is not None:
                 yield other
@@ -142,6 +142,13 @@ class Hooks:
         if namespace is None:
             raise NotFound("namespaces", name)
         return selector.matches(namespace.metadata.labels)
+
+
+def _is_same_resource(one: Served, other: Served) -> bool:
+    """Groups may share what is stored; versions that a webhook converts have caches of their own."""
+    if one.cache is other.cache:
+        return True
+    return one.group == other.group and one.plural == other.plural
 
 
 def _hook(configuration: str, webhook: Any) -> Hook:

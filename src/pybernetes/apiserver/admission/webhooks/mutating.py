@@ -53,7 +53,7 @@ class MutatingWebhooks(Plugin):
             served = self._hooks.match(hook, attributes)
             if served is None:
                 continue
-            changed = await self._invoke(hook, index, Question.of(attributes, served))
+            changed = await self._invoke(hook, index, await Question.of(attributes, served))
             state = attributes.reinvocation
             if changed and state is None:
                 state = attributes.reinvocation = Reinvocation()
@@ -71,12 +71,12 @@ class MutatingWebhooks(Plugin):
         if answer is None:
             attributes.annotations[f"failed-open.{_PREFIX}/{place}"] = hook.name
             return False
-        changed = bool(answer.patch) and self._change(hook, question, answer.patch)
+        changed = bool(answer.patch) and await self._change(hook, question, answer.patch)
         note = {"configuration": hook.configuration, "webhook": hook.name, "mutated": changed}
         attributes.annotations[f"{_PREFIX}/{place}"] = msgspec.json.encode(note).decode()
         return changed
 
-    def _change(self, hook: Hook, question: Question, patch: bytes) -> bool:
+    async def _change(self, hook: Hook, question: Question, patch: bytes) -> bool:
         attributes = question.attributes
         try:
             operations, _ = load_json(patch)
@@ -90,7 +90,8 @@ class MutatingWebhooks(Plugin):
             value = json_patch(question.value, operations)
         except (JsonError, PatchError) as error:
             raise InternalError(str(error)) from None
-        made = converted(question.served, attributes.served, patched_object(question, value))
+        made = patched_object(question, value)
+        made = await converted(question.served, attributes.served, made)
         _check_place(made, attributes)
         part = attributes.served.subresource(attributes.subresource)
         if attributes.operation is Operation.UPDATE and isinstance(part, Part):

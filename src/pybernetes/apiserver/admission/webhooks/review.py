@@ -39,7 +39,7 @@ _BAD_REQUEST = 400
 # --- versions -------------------------------------------------------------------------------------
 
 
-def converted(source: Served, target: Served, obj: Any) -> Any:
+async def converted(source: Served, target: Served, obj: Any) -> Any:
     """An object in another version of its resource; the body of a subresource stays as it is."""
     if obj is None or source is target or not isinstance(obj, source.resource.kind):
         return obj
@@ -49,6 +49,7 @@ def converted(source: Served, target: Served, obj: Any) -> Any:
         # It has no metadata at all, so it is refused before it could be stored.
         problem = Path("metadata").name.required("name or generateName is required")
         raise Invalid(source.kind_name, source.group, "", [problem])
+    value = await target.value_of_stored(await source.stored_value(value))
     result = target.decode(Entry("", int(version) if version.isdecimal() else 0, value))
     return replace(result, metadata=replace(result.metadata, resource_version=version))
 
@@ -66,10 +67,11 @@ class Question:
     old: Any
 
     @classmethod
-    def of(cls, attributes: Attributes, served: Served) -> Question:
+    async def of(cls, attributes: Attributes, served: Served) -> Question:
+        """Raises InternalError if the object cannot be converted."""
         mine = attributes.served
-        obj = converted(mine, served, attributes.obj)
-        return cls(attributes, served, obj, converted(mine, served, attributes.old))
+        obj = await converted(mine, served, attributes.obj)
+        return cls(attributes, served, obj, await converted(mine, served, attributes.old))
 
     @property
     def value(self) -> Json:

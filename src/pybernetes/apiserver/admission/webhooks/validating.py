@@ -40,7 +40,7 @@ class ValidatingWebhooks(Plugin):
             if served is None:
                 continue
             if served not in questions:
-                questions[served] = Question.of(attributes, served)
+                questions[served] = await Question.of(attributes, served)
             concerned.append((hook, questions[served]))
         if not concerned:
             return
