@@ -41,6 +41,8 @@ class Served:
     has_go_type = True
     # Whether `prepare` has to be called before its cache is read.
     needs_preparation = False
+    # What everybody is warned of who uses this version.
+    deprecation = ""
 
     def __init__(self, resource: Resource[Any], cache: WatchCache | None, clock: Clock) -> None:
         self.resource = resource

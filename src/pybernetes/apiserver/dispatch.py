@@ -82,6 +82,8 @@ class Dispatcher:
         _check_scope(served, info)
         if served.needs_preparation:
             await served.prepare()
+        if served.deprecation:
+            call.warn(served.deprecation)
         if info.subresource:
             return await self._subresource(call, served)
         if info.verb not in served.verbs:

@@ -475,3 +475,38 @@ async def test_cluster_scope(api: Api) -> None:
     assert (await api.post(path, crontab())).status == 201
     assert (await api.get(f"{path}/one")).status == 200
     assert (await api.get(CRONTABS)).status == 404
+
+
+async def test_new_columns_end_no_watch(api: Api) -> None:
+    await define(api)
+    await api.post(CRONTABS, crontab())
+    stream = await api.watch(CRONTABS)
+    await stream.next()
+    columns = [{"name": "Image", "type": "string", "jsonPath": ".spec.image"}]
+    versions = [version("v1", storage=True, additionalPrinterColumns=columns)]
+    await api.patch(f"{DEFINITIONS}/{NAME}", {"spec": {"versions": versions}})
+    await settled()
+    table = (await api.get(CRONTABS, accept=TABLE)).json
+    assert table["rows"][0]["cells"] == ["one", "busybox"]
+    await api.patch(f"{CRONTABS}/one", {"metadata": {"labels": {"a": "b"}}})
+    assert (await stream.next())["type"] == "MODIFIED"
+
+
+async def test_deprecated_versions(api: Api) -> None:
+    versions = [version("v1", storage=True), version("v1beta1", deprecated=True)]
+    await define(api, definition(versions=versions))
+    answer = await api.get(CRONTABS.replace("v1", "v1beta1"))
+    assert answer.warnings == ['299 - "stable.example.com/v1beta1 CronTab is deprecated"']
+    assert (await api.get(CRONTABS)).warnings == []
+
+
+async def test_only_one_of_two_gets_a_name(api: Api) -> None:
+    """Also when both come at the same moment."""
+    other = definition(names={"plural": "others", "kind": "CronTab"})
+    other["metadata"]["name"] = "others.stable.example.com"
+    await asyncio.gather(api.post(DEFINITIONS, definition()), api.post(DEFINITIONS, other))
+    await settled()
+    answers = [
+        await api.get(f"{DEFINITIONS}/{p}.stable.example.com") for p in ("crontabs", "others")
+    ]
+    assert sorted(conditions(answer)["Established"][0] for answer in answers) == ["False", "True"]

@@ -27,18 +27,17 @@ CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
 def status_with_names(
     definition: CustomResourceDefinition,
-    others: Iterable[CustomResourceDefinition],
+    others: Iterable[CustomResourceDefinitionNames],
     now: datetime,
     *,
     reserved: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset()),
 ) -> CustomResourceDefinitionStatus:
     """The status with accepted names and the two conditions that follow from them.
 
-    `reserved` are names of resources and of kinds that belong to built-in kinds of the group.
+    `others` are the names that other definitions of the group have; `reserved` are names of resources and of kinds that belong to built-in kinds of the group.
     """
     resources, kinds = set(reserved[0]), set(reserved[1])
-    for other in others:
-        accepted = other.status.accepted_names
+    for accepted in others:
         resources |= {accepted.plural, accepted.singular, *accepted.short_names}
         kinds |= {accepted.kind, accepted.list_kind}
     accepted, conflict = _accepted(definition, resources - {""}, kinds - {""})

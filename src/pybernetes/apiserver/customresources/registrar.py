@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pybernetes.api.resource import Strategy
+    from pybernetes.api.types.apiextensions_v1 import CustomResourceDefinitionNames
     from pybernetes.apimachinery.fielderror import FieldError
     from pybernetes.apiserver.backend import Backend
     from pybernetes.apiserver.catalog import Served
@@ -121,6 +122,8 @@ class CustomResources:
             served.strategy = _with_checks(served.strategy)
         # By the name of the definition.
         self._kinds: dict[str, _Kind] = {}
+        # Names that were accepted, whether the status says so already or not.
+        self._claims: dict[str, CustomResourceDefinitionNames] = {}
         self._queue: WorkQueue[str] = WorkQueue()
         self._running: asyncio.Task[None] | None = None
 
@@ -183,6 +186,7 @@ class CustomResources:
     async def _reconcile(self, name: str) -> timedelta | None:
         definition = self._definitions.get(name)
         if definition is None:
+            self._claims.pop(name, None)
             await self._stop_serving(name)
             # Names that it had are free now.
             self._look_at_refused()
@@ -199,7 +203,7 @@ class CustomResources:
     def _judged(self, definition: CustomResourceDefinition) -> Any:
         group, name = definition.spec.group, definition.metadata.name
         others = [
-            other
+            self._claims.get(other.metadata.name, other.status.accepted_names)
             for other in self._definitions.list()
             if other.spec.group == group and other.metadata.name != name
         ]
@@ -209,6 +213,7 @@ class CustomResources:
             self._clock.now().replace(microsecond=0),
             reserved=self._reserved(group),
         )
+        self._claims[name] = status.accepted_names
         return status
 
     def _reserved(self, group: str) -> tuple[frozenset[str], frozenset[str]]:
@@ -257,16 +262,16 @@ class CustomResources:
             for version in spec.versions
         }
         stored = msgspec.json.encode(
-            [spec.names.kind, stored_version, spec.versions, spec.conversion]
+            [
+                [spec.names.kind, stored_version, spec.conversion],
+                [[v.name, v.served, v.schema, v.selectable_fields] for v in spec.versions],
+            ]
         )
         if kind is not None and kind.stored == stored:
             cache, webhook = kind.cache, kind.webhook
         else:
-            cache = CustomCache(
-                entries[stored_version],
-                rules[stored_version],
-                tuple(entries[v.name] for v in spec.versions if v.served),
-            )
+            served_entries = tuple(entries[v.name] for v in spec.versions if v.served)
+            cache = CustomCache(entries[stored_version], rules[stored_version], served_entries)
             webhook = self._webhook_of(definition)
             prefix = storage_prefix(spec.group, spec.names.plural)
             if kind is None and prefix in self._feed.caches:
@@ -281,22 +286,24 @@ class CustomResources:
         own_rules = rules[stored_version]
         own = self._served(kind, entries[stored_version], own_rules, cache, webhook, own_rules)
         served = tuple(
-            self._served(
-                kind, entries[v.name], rules[v.name], cache, webhook, rules[stored_version]
-            )
+            self._served(kind, entries[v.name], rules[v.name], cache, webhook, own_rules)
             for v in spec.versions
             if v.served
         )
-        before = () if kind is None else kind.served
+        self._kinds[name] = _Kind(said, stored, cache, served, webhook, own)
+        await self._publish(kind, served)
+
+    async def _publish(self, before: _Kind | None, served: tuple[CustomServed, ...]) -> None:
+        """Let requests find what is served now instead of what was served before."""
         for one in served:
             self._catalog.add(one)
+        if before is None:
+            return
         kept = {one.version for one in served}
-        for one in before:
+        for one in before.served:
             if one.version not in kept:
                 self._catalog.remove(one)
-        self._kinds[name] = _Kind(said, stored, cache, served, webhook, own)
-        if kind is not None:
-            await _close(kind, served)
+        await _close(before, served)
 
     def _served(
         self,
@@ -322,6 +329,7 @@ class CustomResources:
             rules,
             stored_version=stored_version,
             same_as_stored=rules.document == stored_rules.document,
+            deprecation=entry.deprecation,
         )
 
     def _webhook_of(self, definition: CustomResourceDefinition) -> Webhook | None:

@@ -68,6 +68,8 @@ class CustomResource(Resource[CustomObject]):
 
     facts: KindInfo
     list_kind: str = ""
+    # The warning to whoever uses this version.
+    deprecation: str = ""
 
     def __post_init__(self) -> None:
         for name in ("singular", "short_names", "categories", "verbs", "storage_prefix"):
@@ -165,6 +167,7 @@ def entry_of(
         scope=Scope(definition.spec.scope),
         facts=info,
         list_kind=names.list_kind,
+        deprecation=_deprecation(info, version),
         strategy=Strategy(
             default=rules.default,
             validate=rules.validate,
@@ -178,6 +181,12 @@ def entry_of(
             for selectable in version.selectable_fields
         },
     )
+
+
+def _deprecation(info: KindInfo, version: CustomResourceDefinitionVersion) -> str:
+    if not version.deprecated:
+        return ""
+    return version.deprecation_warning or f"{info.api_version} {info.kind} is deprecated"
 
 
 def _plain_path(path: str) -> str:
@@ -392,9 +401,11 @@ class CustomServed(Served):
         *,
         stored_version: str,
         same_as_stored: bool,
+        deprecation: str = "",
     ) -> None:
         super().__init__(resource, cache, clock)
         self.rules = rules
+        self.deprecation = deprecation
         # Discovery leaves them out at the end, but finalizers must be taken away somehow.
         self.verbs = frozenset(resource.verbs) | {"patch", "update"}
         self._is_stored_version = resource.version == stored_version
