@@ -28,6 +28,7 @@ from pybernetes.apiserver.authz.reviews import access_reviews
 from pybernetes.apiserver.bootstrap.ensure import ensure_first_objects
 from pybernetes.apiserver.bootstrap.objects import SERVICE_NETWORK, ServerFacts
 from pybernetes.apiserver.discovery import Discovery
+from pybernetes.apiserver.fieldmanager import FieldManagement
 from pybernetes.apiserver.hooks import AuthenticatorUnion
 from pybernetes.apiserver.nodes import Nodes
 from pybernetes.apiserver.openapi import OpenApi
@@ -79,6 +80,7 @@ def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
         authenticator=AuthenticatorUnion([CertificateAuthenticator(), bearer]),
         authorizer=authorizer,
         admission=admission_chain(world, addresses),
+        field_manager=FieldManagement(server.clock),
         connects={
             **stream_handlers(
                 server.backend, Nodes(server.backend, options.dial or NodeLinks(options.pki).dial)
