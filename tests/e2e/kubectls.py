@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,12 @@ CACHE = Path("/var/cache/pybernetes-tests")
 
 @functools.cache
 def default_kubectl() -> str | None:
-    """The newest one: what a user who installs one today would have."""
+    """The newest one: what a user who installs one today would have.
+
+    P8S_TEST_KUBECTL=1.20 chooses another, to see what a machine that has only that would see.
+    """
+    if chosen := os.environ.get("P8S_TEST_KUBECTL"):
+        return kubectl_of(chosen)
     for version in reversed(VERSIONS):
         if (path := kubectl_of(version)) is not None:
             return path
@@ -32,12 +38,13 @@ def kubectl_of(version: str) -> str | None:
         beside = Path(found).resolve().parent / f"kubectl.{version}"
         if beside.exists():
             return str(beside)
-        if _version_of(found) == version:
+        if version_of(found) == version:
             return found
     return _from_debian() if version == DEBIAN else None
 
 
-def _version_of(path: str) -> str:
+@functools.cache
+def version_of(path: str) -> str:
     said = subprocess.run(
         [path, "version", "--client"], capture_output=True, text=True, check=False, timeout=30
     ).stdout

@@ -19,7 +19,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.e2e import traces
+from tests.e2e.kubectls import version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -224,6 +227,19 @@ class Lab:
                 end(child)
                 self._children.remove(child)
 
+    def events(self, name: str, namespace: str) -> str:
+        """What happened to an object, a line each."""
+        selector = f"--field-selector=involvedObject.name={name}"
+        return self.kubectl("get", "events", selector, namespace=namespace).out
+
+    def wait_for_replicas(
+        self, target: str, count: int, namespace: str, field: str = "readyReplicas"
+    ) -> None:
+        self.wait_for(
+            target, namespace=namespace, what=f"{count} {field}",
+            holds=lambda obj: obj["status"].get(field, 0) == count,
+        )  # fmt: skip
+
     def pods(self, selector: str, namespace: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.get("pods", "-l", selector, namespace=namespace)["items"]
         return found
@@ -234,6 +250,12 @@ class Lab:
 
     def server_pid(self) -> int:
         return int((self.data_dir / "server.pid").read_text())
+
+    def needs(self, version: str) -> None:
+        """Skip the test where only an older kubectl is to be had."""
+        have = version_of(self.kubectl_path)
+        if [int(part) for part in have.split(".")] < [int(part) for part in version.split(".")]:
+            pytest.skip(f"kubectl {have} cannot do this yet, {version} can")
 
     def is_own(self, trace: str) -> bool:
         return trace in {f"interface {name}" for name in self._interfaces}

@@ -39,6 +39,7 @@ def changed(manifest: str, **spec: Any) -> str:
 
 
 def test_wrong_types(cluster: Lab, ns: str) -> None:
+    cluster.needs("1.27")
     said = refused(cluster, ns, changed(deployment("web", WEB_1), replicas="three"))
     assert "replicas" in said
     assert "BadRequest" in said
@@ -51,6 +52,7 @@ def test_wrong_types(cluster: Lab, ns: str) -> None:
 
 
 def test_unknown_fields(cluster: Lab, ns: str) -> None:
+    cluster.needs("1.27")
     manifest = changed(deployment("web", WEB_1, replicas=0), colour="red")
     assert 'unknown field "spec.colour"' in refused(cluster, ns, manifest)
     warned = cluster.kubectl("create", "-f", "-", "--validate=warn", namespace=ns, stdin=manifest)

@@ -29,6 +29,7 @@ def test_every_page_is_run() -> None:
 
 @pytest.mark.parametrize("page", WITH_A_CLUSTER)
 def test_with_a_cluster(cluster: Lab, ns: str, image_archives: list[Path], page: str) -> None:
+    cluster.needs("1.27")
     cluster.kubectl("config", "set-context", "--current", f"--namespace={ns}")
     try:
         said = follow(cluster, page, image_archives)

@@ -60,7 +60,7 @@ def test_a_machine_joins_and_runs_pods(
     agent_dir = worker.directory / "agent"
     agent = worker.start(*P8S, "agent", f"--data-dir={agent_dir}", *words)
     try:
-        server.kubectl("wait", "node/worker", "--for=create", "--timeout=60s")
+        server.wait_for("node/worker", holds=lambda _: True)
         server.kubectl("wait", "node/worker", "--for=condition=Ready", "--timeout=60s")
         for path in image_archives:
             worker.run(*P8S, "image", "load", f"--data-dir={agent_dir}", str(path))

@@ -178,6 +178,8 @@ def test_apply_reads_files_of_many_documents(cluster: Lab, ns: str, tmp_path: Pa
 
 
 def test_apply_prunes(cluster: Lab, ns: str) -> None:
+    cluster.needs("1.27")
+
     def apply(*names: str) -> str:
         objects = [
             {"apiVersion": "v1", "kind": "ConfigMap",
@@ -224,6 +226,8 @@ def test_apply_prunes(cluster: Lab, ns: str) -> None:
 def test_create_generates(
     cluster: Lab, ns: str, arguments: tuple[str, ...], kind: str, path: str, value: object
 ) -> None:
+    if kind in ("cronjob", "pdb"):
+        cluster.needs("1.27")
     cluster.kubectl("create", *arguments, namespace=ns)
     found = cluster.get(kind, "x", namespace=ns)
     for step in path.split("."):
@@ -234,6 +238,7 @@ def test_create_generates(
 
 
 def test_create_token_and_cluster_objects(cluster: Lab, ns: str) -> None:
+    cluster.needs("1.27")
     token = cluster.kubectl("create", "token", "default", "--duration=10m", namespace=ns).out
     server = cluster.kubectl("config", "view", "-o", "jsonpath={.clusters[0].cluster.server}").out
     ca = cluster.directory / "ca.crt"
@@ -251,6 +256,7 @@ def test_create_token_and_cluster_objects(cluster: Lab, ns: str) -> None:
 
 
 def test_patches_in_three_ways(cluster: Lab, ns: str) -> None:
+    cluster.needs("1.27")
     cluster.kubectl("create", "-f", "-", namespace=ns, stdin=deployment("web", WEB_1, replicas=0))
 
     def patch(kind: str, body: object) -> dict[str, Any]:
@@ -381,6 +387,8 @@ def test_deletes_a_namespace_with_all_it_holds(cluster: Lab, ns: str, web: str) 
 
 
 def test_waits(cluster: Lab, ns: str, web: str) -> None:
+    cluster.needs("1.27")
+
     def wait(*arguments: str, check: bool = True) -> str:
         return cluster.kubectl("wait", *arguments, namespace=ns, check=check).text
 
@@ -394,6 +402,7 @@ def test_waits(cluster: Lab, ns: str, web: str) -> None:
 
 
 def test_explains_and_lists(cluster: Lab) -> None:
+    cluster.needs("1.27")
     explained = cluster.kubectl("explain", "deployment.spec.strategy.rollingUpdate").out
     assert "maxUnavailable" in explained
     assert "VERSION:    v1" in explained
@@ -410,6 +419,7 @@ def test_explains_and_lists(cluster: Lab) -> None:
 
 
 def test_says_who_and_what_may_be_done(cluster: Lab, ns: str) -> None:
+    cluster.needs("1.27")
     who = cluster.kubectl("auth", "whoami", "-o", "json").json["status"]["userInfo"]
     assert who["groups"] == ["system:masters", "system:authenticated"]
     account = f"--as=system:serviceaccount:{ns}:default"
@@ -429,6 +439,7 @@ def test_says_who_and_what_may_be_done(cluster: Lab, ns: str) -> None:
 
 
 def test_events(cluster: Lab, ns: str, web: str) -> None:
+    cluster.needs("1.27")
     told = cluster.kubectl("events", "--for=deployment/web", namespace=ns).out
     assert "ScalingReplicaSet" in told
     warnings = cluster.kubectl("get", "events", "--field-selector=type=Warning", namespace=ns)

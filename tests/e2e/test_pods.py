@@ -52,7 +52,7 @@ def test_a_missing_image_is_reported_and_tried_again(cluster: Lab, ns: str) -> N
     assert seen[-2:] == ["ErrImagePull", "ImagePullBackOff"]
     message = container(obj)["state"]["waiting"]["message"]
     assert f'Back-off pulling image "{MISSING}"' in message
-    told = cluster.kubectl("events", "--for=pod/box", namespace=ns).out
+    told = cluster.events("box", ns)
     for words in (f'Pulling image "{MISSING}"', f'Failed to pull image "{MISSING}"', "BackOff"):
         assert words in told
     assert "ImagePullBackOff" in cluster.kubectl("get", "pods", namespace=ns).out
@@ -84,9 +84,7 @@ def test_a_crash_looping_pod_backs_off(cluster: Lab, ns: str) -> None:
         "pod/crash", namespace=ns,
         holds=lambda p: "back-off 20s" in container(p)["state"].get("waiting", {}).get("message", ""),
     )  # fmt: skip
-    assert "Back-off restarting failed container" in cluster.kubectl(
-        "events", "--for=pod/crash", namespace=ns
-    ).out  # fmt: skip
+    assert "Back-off restarting failed container" in cluster.events("crash", ns)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +93,7 @@ def test_a_crash_looping_pod_backs_off(cluster: Lab, ns: str) -> None:
 )  # fmt: skip
 def test_pods_that_end(cluster: Lab, ns: str, policy: str, script: str, phase: str) -> None:
     apply(cluster, ns, pod("box", BOX, script, spec={"restartPolicy": policy}))
-    command = f"--for=jsonpath={{.status.phase}}={phase}"
-    cluster.kubectl("wait", command, "pod/box", namespace=ns)
+    cluster.wait_for("pod/box", holds=lambda p: p["status"]["phase"] == phase, namespace=ns)
 
 
 def test_init_containers_run_in_order_before_the_others(cluster: Lab, ns: str) -> None:
@@ -141,7 +138,7 @@ def test_readiness_follows_its_probe(cluster: Lab, ns: str) -> None:
     ready(cluster, ns, "box")
     in_box(cluster, ns, "box", "rm", "/tmp/ready")
     cluster.kubectl("wait", "--for=condition=Ready=false", "pod/box", namespace=ns)
-    assert "Readiness probe failed" in cluster.kubectl("events", "--for=pod/box", namespace=ns).out
+    assert "Readiness probe failed" in cluster.events("box", ns)
     assert container(cluster.get("pod", "box", namespace=ns))["restartCount"] == 0
 
 
@@ -170,7 +167,7 @@ def test_a_failing_liveness_probe_restarts_the_container(
         "pod/box", namespace=ns,
         holds=lambda p: container(p)["restartCount"] == 1 and container(p)["ready"],
     )  # fmt: skip
-    told = cluster.kubectl("events", "--for=pod/box", namespace=ns).out
+    told = cluster.events("box", ns)
     assert "Liveness probe failed" in told
     assert "Container main failed liveness probe, will be restarted" in told
 
@@ -179,7 +176,7 @@ def test_a_failing_startup_probe_restarts_the_container(cluster: Lab, ns: str) -
     probe = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 2}
     apply(cluster, ns, pod("box", BOX, container={"startupProbe": probe}))
     cluster.wait_for("pod/box", holds=lambda p: container(p)["restartCount"] > 0, namespace=ns)
-    told = cluster.kubectl("events", "--for=pod/box", namespace=ns).out
+    told = cluster.events("box", ns)
     assert "Startup probe failed" in told
     assert "Container main failed startup probe, will be restarted" in told
 
@@ -347,6 +344,7 @@ def test_a_pod_reaches_the_api_and_is_known_by_its_token(cluster: Lab, ns: str) 
     token = in_box(cluster, ns, "box", "cat", f"{ACCOUNT}/token")
     ca = cluster.directory / f"{ns}.crt"
     ca.write_text(in_box(cluster, ns, "box", "cat", f"{ACCOUNT}/ca.crt"))
+    cluster.needs("1.27")
     address = in_box(cluster, ns, "box", "sh", "-c", "echo $KUBERNETES_SERVICE_HOST").strip()
     who = cluster.run(
         cluster.kubectl_path, "--kubeconfig=/dev/null", f"--server=https://{address}:443",

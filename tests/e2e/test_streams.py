@@ -357,6 +357,7 @@ def test_proxy_reaches_the_api_and_pods(cluster: Lab, ns: str) -> None:
 
 
 def test_debug_adds_a_container(cluster: Lab, ns: str, box: str) -> None:
+    cluster.needs("1.27")
     cluster.kubectl("debug", box, f"--image={BOX}", "-c", "helper", "--", "echo", "from within",
                     namespace=ns)  # fmt: skip
     cluster.wait_for(

@@ -101,7 +101,7 @@ def test_a_restarted_server_goes_on_with_the_work(victim: Lab) -> None:
     pods = victim.pods("app=web", "default")
     assert len({p["status"]["podIP"] for p in pods}) == 8
     victim.kubectl("scale", "deployment", "web", "--replicas=3")
-    victim.kubectl("wait", "--for=jsonpath={.status.replicas}=3", "deployment/web")
+    victim.wait_for_replicas("deployment/web", 3, "default", "replicas")
 
 
 def test_what_died_meanwhile_is_noticed(victim: Lab) -> None:

@@ -168,6 +168,7 @@ def test_two_clusters_live_side_by_side(
 
 def test_isolated_nodes_talk_through_services(lab: Lab, image_archives: list[Path]) -> None:
     """Two real nodes in namespaces of their own: pods on both answer through one Service."""
+    there = set(os.listdir("/run/netns"))
     lab.p8s("up", "--isolated", "--nodes=2")
     names = [n["metadata"]["name"] for n in lab.get("nodes")["items"]]
     assert names == ["node-0", "node-1"]
@@ -208,9 +209,11 @@ def test_isolated_nodes_talk_through_services(lab: Lab, image_archives: list[Pat
     routes = lab.kubectl("exec", "on-node-0", "--", "wget", "-q", "-O", "-", "http://192.0.2.1/",
                          check=False, timeout=30)  # fmt: skip
     assert routes.code != 0
-    inside = [name for name in os.listdir("/run/netns") if name.startswith("p8s-")]
+    made = set(os.listdir("/run/netns")) - there
+    inside = {name for name in made if re.fullmatch(r"p8s-[0-9a-f]{8}-(hub|node-\d+)", name)}
+    assert len(inside) >= 3
     lab.p8s("down", "--purge")
-    left = set(inside) & set(os.listdir("/run/netns"))
+    left = inside & set(os.listdir("/run/netns"))
     assert not left
     assert traces.interfaces(lab.namespace) == ["lo"]
 
