@@ -53,7 +53,8 @@ class MutatingWebhooks(Plugin):
             served = self._hooks.match(hook, attributes)
             if served is None:
                 continue
-            changed = await self._invoke(hook, index, await Question.of(attributes, served))
+            place = f"round_{0 if again is None else 1}_index_{index}"
+            changed = await self._invoke(hook, place, await Question.of(attributes, served))
             state = attributes.reinvocation
             if changed and state is None:
                 state = attributes.reinvocation = Reinvocation()
@@ -63,10 +64,9 @@ class MutatingWebhooks(Plugin):
         if attributes.reinvocation is not None:
             attributes.reinvocation.last = attributes.obj
 
-    async def _invoke(self, hook: Hook, index: int, question: Question) -> bool:
+    async def _invoke(self, hook: Hook, place: str, question: Question) -> bool:
         """Whether it changed the object."""
         attributes = question.attributes
-        place = f"round_{0 if attributes.reinvocation is None else 1}_index_{index}"
         answer = await self._asker.ask(hook, question, mutating=True)
         if answer is None:
             attributes.annotations[f"failed-open.{_PREFIX}/{place}"] = hook.name
