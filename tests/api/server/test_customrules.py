@@ -146,3 +146,12 @@ async def test_paths_of_columns_are_tried(api: Api) -> None:
     body["spec"]["versions"][0]["additionalPrinterColumns"][0]["jsonPath"] = "spec"
     answer = await api.post(DEFINITIONS, body)
     assert "additionalPrinterColumns[0].JSONPath: Invalid value" in answer.message
+
+
+@pytest.mark.parametrize(
+    "rule", ["self.image.find('(') == ''", "[1, 'a'].sum() == 1", "1 / 0 == 1"]
+)
+async def test_rules_that_fail_refuse(api: Api, rule: str) -> None:
+    await define(api, with_rules({"rule": rule}))
+    answer = await api.post(CRONTABS, crontab())
+    assert answer.status == 422, answer.body
