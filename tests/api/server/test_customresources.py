@@ -391,6 +391,9 @@ async def test_versions_without_conversion(api: Api) -> None:
     answer = await api.post(new, {**crontab("two"), "apiVersion": "stable.example.com/v2"})
     assert answer.status == 201, answer.body
     assert answer.json["apiVersion"] == "stable.example.com/v2"
+    body = {**crontab("dry"), "apiVersion": "stable.example.com/v2"}
+    tried = await api.post(f"{new}?dryRun=All", body)
+    assert (tried.status, tried.json["apiVersion"]) == (201, "stable.example.com/v2")
     stored = await api.server.store.get("/registry/stable.example.com/crontabs/default/two")
     assert stored is not None
     assert stored.value.startswith(b'{"kind":"CronTab","apiVersion":"stable.example.com/v1"')

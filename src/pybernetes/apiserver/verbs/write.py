@@ -15,7 +15,7 @@ from pybernetes.apimachinery.errors import (
     Invalid,
     StatusError,
 )
-from pybernetes.apiserver.respond import object_response
+from pybernetes.apiserver.respond import encode_json, object_response
 from pybernetes.apiserver.verbs.read import include_object
 from pybernetes.storage import Durability, RevisionMismatch
 
@@ -50,7 +50,8 @@ def written_response(
     wanted = call.wanted
     if not wanted.form and written.entry.revision == 0:
         # A dry run of a create: there is no resourceVersion to tell.
-        return object_response(call, written.entry.value, status=status, wanted=wanted)
+        data = encode_json(served.to_value(written.obj))
+        return object_response(call, data, status=status, wanted=wanted)
     form = served.form(wanted, include_object=include_object(call))
     data = form.object(written.entry, header=True)
     return object_response(call, data, status=status, wanted=wanted)
