@@ -10,6 +10,7 @@ import pytest
 
 from pybernetes.apiserver import ApiServer
 from pybernetes.apiserver.fieldmanager import FieldManagement
+from pybernetes.apiserver.hooks import Access, Decision, Verdict
 from pybernetes.apiserver.server import Plugins
 from tests.api.server.conftest import CONFIG_MAPS, DEPLOYMENTS, MERGE, RESOURCES, Api
 
@@ -295,3 +296,21 @@ async def test_many_updaters_become_ancient(api: Api) -> None:
     assert len(found) == 10
     assert ("ancient-changes", "Update", "") in found
     assert ("m13", "Update", "") in found
+
+
+async def test_who_may_not_create_cannot_by_applying(
+    store: MemoryStore, clock: Clock, random: Random
+) -> None:
+    class OnlyPatch:
+        async def authorize(self, access: Access) -> Decision:
+            return Decision(Verdict.DENY if access.verb == "create" else Verdict.ALLOW)
+
+    def plugins(server: ApiServer) -> Plugins:
+        return Plugins(field_manager=FieldManagement(server.clock, OnlyPatch()))
+
+    async with ApiServer(store, clock, random, resources=RESOURCES, make_plugins=plugins) as server:
+        api = Api(server)
+        refused = await apply(api, f"{CONFIG_MAPS}/a", config_map(k="v"))
+        assert (refused.status, refused.reason) == (403, "Forbidden")
+        assert 'cannot create resource "configmaps"' in refused.message
+        await api.close()
