@@ -24,6 +24,8 @@ def test_deploys_serves_updates_and_cleans_up(cluster: Lab, ns: str, kubectl_ver
     assert made == "deployment.apps/web created\n"
     assert "successfully rolled out" in kubectl("rollout", "status", "deployment/web")
     assert kubectl("expose", "deployment", "web", "--port=80", "--target-port=8080")
+    # Made by a controller: soon, not at once.
+    cluster.wait_for("endpoints/web", holds=lambda found: bool(found["subsets"]), namespace=ns)
     assert kubectl("get", "endpoints", "web", "-o", "name") == "endpoints/web\n"
 
     kubectl("run", "visitor", f"--image={BOX}", "--restart=Never", "--", "sleep", "3600")
