@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pybernetes.aio.supervision import run_restarting
-from pybernetes.api.core.nodestate import is_ready
+from pybernetes.api.conditions import condition_of
+from pybernetes.api.core.nodestate import READY, is_ready
 from pybernetes.api.types.core_v1 import Node
 from pybernetes.api.user import NODES, UserInfo
 from pybernetes.cluster import nodesettings, pki
@@ -35,6 +36,7 @@ from pybernetes.wire.server import serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import datetime
     from random import Random
 
     from pybernetes.aio.clock import Clock
@@ -88,6 +90,8 @@ async def node_agent(
     progress: Progress,
 ) -> AsyncIterator[None]:
     """Run a node while the block runs; entered when the node is Ready."""
+    # Moments in the API are whole seconds.
+    started = connection.clock.now().replace(microsecond=0)
     nodesettings.save(settings)
     if settings.address == LONELY_ADDRESS:
         await asyncio.to_thread(add_lonely_address)
@@ -142,7 +146,7 @@ async def node_agent(
         )
         stack.callback(running.cancel)
         with progress.step(f"node {settings.name} is ready"):
-            await wait_ready(connection.caches, settings.name)
+            await wait_ready(connection.caches, settings.name, since=started)
         yield
 
 
@@ -151,13 +155,17 @@ def add_lonely_address() -> None:
     run_ip([f"address replace {LONELY_ADDRESS}/32 dev lo"])
 
 
-async def wait_ready(caches: Caches, name: str) -> None:
-    """Until the API says that the node is Ready."""
+async def wait_ready(caches: Caches, name: str, *, since: datetime) -> None:
+    """Until the API says that the node is Ready, in words of this life and not of an earlier one."""
     nodes = caches.of(Node)
     ready = asyncio.Event()
 
     def changed(old: Node | None, new: Node | None) -> None:
-        if new is not None and new.metadata.name == name and is_ready(new):
+        if new is None or new.metadata.name != name or not is_ready(new):
+            return
+        condition = condition_of(new.status.conditions, READY)
+        said_at = condition.last_heartbeat_time if condition else None
+        if said_at is not None and said_at >= since:
             ready.set()
 
     unsubscribe = nodes.subscribe(changed)
