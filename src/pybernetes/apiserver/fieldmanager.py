@@ -58,7 +58,7 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 # The one manager whose first apply may take what it applied from the client's side.
 KUBECTL = "kubectl"
 
-# Of how many kinds of new objects it is remembered what their makers own.
+# Of how many sorts of new objects of a kind it is remembered what their makers own.
 _REMEMBERED = 1024
 
 # What a request sends to have the books closed.
@@ -142,7 +142,9 @@ class FieldManagement:
         self._empty: WeakKeyDictionary[Served, dict[str, Any]] = WeakKeyDictionary()
         # What the maker of an object owns, by a digest of the object without its name: the
         # thousand pods of a replica set are alike.
-        self._owned_at_creation: dict[bytes, FieldSet] = {}
+        self._owned_at_creation: WeakKeyDictionary[Served, dict[bytes, FieldSet]] = (
+            WeakKeyDictionary()
+        )
 
     # -- updates
 
@@ -162,14 +164,17 @@ class FieldManagement:
     def _made(self, served: Served, obj: Any) -> FieldSet:
         """What the maker of an object owns of it."""
         digest = blake2b(served.encode(obj), digest_size=16).digest()
-        fields = self._owned_at_creation.get(digest)
+        known = self._owned_at_creation.get(served)
+        if known is None:
+            known = self._owned_at_creation[served] = {}
+        fields = known.get(digest)
         if fields is None:
             found = compare(self._start(served), served.to_value(obj), self.shape(served))
             relevant = relevant_of(served, None)
             fields = difference(relevant(union(found.added, found.modified)), UNOWNED)
-            if len(self._owned_at_creation) >= _REMEMBERED:
-                self._owned_at_creation.clear()
-            self._owned_at_creation[digest] = fields
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known[digest] = fields
         return fields
 
     def updated(self, call: Call, served: Served, old: Any, new: Any) -> Any:
