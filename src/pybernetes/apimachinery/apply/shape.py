@@ -124,8 +124,8 @@ def _key_defaults(schema: Schema) -> Iterator[tuple[str, Json]]:
         yield name, UNSET if item is None else item.default
 
 
-def _compact(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+# Made once: `json.dumps` would make an encoder for every key.
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
 ANYTHING = Shape(None)
