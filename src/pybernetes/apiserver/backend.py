@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pybernetes.apimachinery.errors import Timeout
-from pybernetes.apiserver.hooks import NoAdmission
+from pybernetes.apiserver.hooks import AllowAll, NoAdmission
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pybernetes.aio.clock import Clock
     from pybernetes.apiserver.call import Call
     from pybernetes.apiserver.catalog import Catalog, Served
-    from pybernetes.apiserver.hooks import Admission, Connect, FieldManager
+    from pybernetes.apiserver.hooks import Admission, Authorizer, Connect, FieldManager
     from pybernetes.apiserver.watchcache import Feed
     from pybernetes.storage import Store
 
@@ -71,6 +71,8 @@ class Backend:
     feed: Feed
     clock: Clock
     random: Random
+    # Asked by verbs that do more than their name says: a PUT that creates.
+    authorizer: Authorizer = field(default_factory=AllowAll)
     admission: Admission = field(default_factory=NoAdmission)
     field_manager: FieldManager = field(default_factory=NoFieldManager)
     turns: Turns = field(default_factory=Turns)

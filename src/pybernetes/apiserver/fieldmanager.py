@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from pybernetes.apimachinery.apply.ownership import Relevant
     from pybernetes.apiserver.call import Call
     from pybernetes.apiserver.catalog import Served
-    from pybernetes.apiserver.hooks import Authorizer
 
 FIELDS_V1 = "FieldsV1"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -133,10 +132,8 @@ def _without_times(managed: Managed) -> dict[Manager, tuple[FieldSet, str]]:
 class FieldManagement:
     """Keeps the books of one server."""
 
-    def __init__(self, clock: Clock, authorizer: Authorizer | None = None) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        # Asked before an apply makes what is missing; None: everybody may.
-        self.authorizer = authorizer
         # By what is served: what can be owned in it, and what an object of it has from the start.
         self._shapes: WeakKeyDictionary[Served, Shape] = WeakKeyDictionary()
         self._empty: WeakKeyDictionary[Served, dict[str, Any]] = WeakKeyDictionary()

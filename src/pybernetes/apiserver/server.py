@@ -113,6 +113,7 @@ class ApiServer:
         plugins = make_plugins(self)
         self.plugins = plugins
         self.authenticator, self.authorizer = plugins.authenticator, plugins.authorizer
+        self.backend.authorizer = plugins.authorizer
         self.backend.admission = plugins.admission
         self.backend.field_manager = plugins.field_manager
         self.backend.connects.update(plugins.connects)

@@ -80,7 +80,7 @@ def make_plugins(server: ApiServer, options: AccessOptions) -> Plugins:
         authenticator=AuthenticatorUnion([CertificateAuthenticator(), bearer]),
         authorizer=authorizer,
         admission=admission_chain(world, addresses),
-        field_manager=FieldManagement(server.clock, authorizer),
+        field_manager=FieldManagement(server.clock),
         connects={
             **stream_handlers(
                 server.backend, Nodes(server.backend, options.dial or NodeLinks(options.pki).dial)

@@ -306,7 +306,7 @@ async def test_who_may_not_create_cannot_by_applying(
             return Decision(Verdict.DENY if access.verb == "create" else Verdict.ALLOW)
 
     def plugins(server: ApiServer) -> Plugins:
-        return Plugins(field_manager=FieldManagement(server.clock, OnlyPatch()))
+        return Plugins(field_manager=FieldManagement(server.clock), authorizer=OnlyPatch())
 
     async with ApiServer(store, clock, random, resources=RESOURCES, make_plugins=plugins) as server:
         api = Api(server)

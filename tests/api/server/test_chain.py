@@ -100,6 +100,24 @@ async def test_who_may_do_what(store: MemoryStore, clock: Clock, random: Random)
         await api.close()
 
 
+async def test_who_may_not_create_cannot_by_putting(
+    store: MemoryStore, clock: Clock, random: Random
+) -> None:
+    authorizer = Notebook(("alice", "update", "leases"))
+    plugins = Plugins(authenticator=Tokens(), authorizer=authorizer)
+    leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+    body = {"metadata": {"name": "l"}, "spec": {"holderIdentity": "me"}}
+    async with make_server(store, clock, random, plugins) as server:
+        api = Api(server)
+        alice = (("Authorization", "Bearer alice"),)
+        refused = await api.send("PUT", f"{leases}/l", body, headers=alice)
+        assert (refused.status, refused.reason) == (403, "Forbidden")
+        assert 'cannot create resource "leases"' in refused.message
+        authorizer.allowed.add(("alice", "create", "leases"))
+        assert (await api.send("PUT", f"{leases}/l", body, headers=alice)).status == 201
+        await api.close()
+
+
 async def test_nobody_is_let_in_unnamed_where_that_is_off(
     store: MemoryStore, clock: Clock, random: Random
 ) -> None:

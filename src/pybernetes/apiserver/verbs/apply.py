@@ -20,9 +20,8 @@ from pybernetes.apimachinery.errors import (
 from pybernetes.apimachinery.fielderror import Path
 from pybernetes.apimachinery.yamltext import YamlError, load_yaml
 from pybernetes.apiserver.body import IGNORE, STRICT, field_validation, read_body
-from pybernetes.apiserver.chain import access_of, forbidden
 from pybernetes.apiserver.requestinfo import is_true
-from pybernetes.apiserver.verbs.create import create_object
+from pybernetes.apiserver.verbs.create import check_may_create, create_object
 from pybernetes.apiserver.verbs.update import Manner, rewrite
 from pybernetes.apiserver.verbs.write import check_named_as_path, in_namespace, written_response
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from pybernetes.apiserver.catalog import Served
     from pybernetes.apiserver.entry import Entry
     from pybernetes.apiserver.fieldmanager import FieldManagement
-    from pybernetes.apiserver.hooks import Authorizer
     from pybernetes.apiserver.verbs.write import Written
     from pybernetes.wire.http import Response
 
@@ -72,7 +70,7 @@ async def apply_patch(
         key = served.key(call.info.namespace, call.info.name)
         if part is not None or key in served.cache.entries:
             raise
-        await _check_may_create(call, books.authorizer)
+        await check_may_create(backend, call)
         obj = applied(None)
         if obj.metadata.uid:
             cause = (
@@ -88,17 +86,6 @@ async def apply_patch(
                 raise
             written = await change()
     return written_response(call, served, written, status=201 if written.created else 200)
-
-
-async def _check_may_create(call: Call, authorizer: Authorizer | None) -> None:
-    """Who may patch an object may not for that make one."""
-    if authorizer is None:
-        return
-    access = access_of(call)
-    access.verb = "create"
-    decision = await authorizer.authorize(access)
-    if not decision.allowed:
-        raise forbidden(access, decision.reason)
 
 
 def read_config(call: Call, served: Served, data: bytes) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pybernetes.apimachinery.errors import (
 from pybernetes.apimachinery.fielderror import Path
 from pybernetes.apimachinery.names import generate_name
 from pybernetes.apiserver.body import check_write_options, read_object
+from pybernetes.apiserver.chain import access_of, forbidden
 from pybernetes.apiserver.entry import Entry
 from pybernetes.apiserver.hooks import Attributes, Operation
 from pybernetes.apiserver.objectmeta import (
@@ -50,6 +51,19 @@ if TYPE_CHECKING:
 
 # How often a generated name may turn out to be taken; upstream's figure.
 GENERATE_ATTEMPTS = 8
+
+
+async def check_may_create(backend: Backend, call: Call) -> None:
+    """Who may put or apply an object may not for that make one.
+
+    For the verbs that create what is missing: the request itself was authorized as theirs.
+    Raises StatusError (403 Forbidden).
+    """
+    access = access_of(call)
+    access.verb = "create"
+    decision = await backend.authorizer.authorize(access)
+    if not decision.allowed:
+        raise forbidden(access, decision.reason)
 
 
 async def create(backend: Backend, call: Call, served: Served) -> Response:

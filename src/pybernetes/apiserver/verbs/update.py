@@ -32,7 +32,7 @@ from pybernetes.apiserver.objectmeta import (
     metadata_update_errors,
     rises,
 )
-from pybernetes.apiserver.verbs.create import create_object
+from pybernetes.apiserver.verbs.create import check_may_create, create_object
 from pybernetes.apiserver.verbs.write import (
     RACE_ATTEMPTS,
     Written,
@@ -80,6 +80,7 @@ async def update(
             raise
         if obj.metadata.uid:
             raise failed_precondition(served, call.info.name, obj.metadata.uid, "") from None
+        await check_may_create(backend, call)
         written = await create_object(backend, call, served, obj)
     return written_response(call, served, written, status=201 if written.created else 200)
 
